@@ -64,6 +64,11 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, default=_plain) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Reads a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file to a neighbour, flushes it to the disk and renames it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)

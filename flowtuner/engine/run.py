@@ -1,0 +1,98 @@
+"""What travels between the flow and the engine: the run's specification down, reports across."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from flowtuner import durable
+from flowtuner.options import LoadedConfig
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """Everything the engine needs to know, written to a file it reads at its start."""
+
+    run_id: str
+    loaded: LoadedConfig
+    output_dir: Path
+
+    @property
+    def event_log(self) -> Path:
+        """Where the run's numbered events are kept."""
+        return self.output_dir / "logs" / "events.jsonl"
+
+    @property
+    def engine_log(self) -> Path:
+        """Where the engine's own output goes."""
+        return self.output_dir / "logs" / "engine.log"
+
+    def save(self, path: Path) -> None:
+        """Writes the specification for the engine to read."""
+        value = {"run_id": self.run_id, "output_dir": str(self.output_dir), "loaded": self.loaded.to_json()}
+        durable.write_json(path, value)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Reads a specification back."""
+        value = durable.read_json(path)
+        return cls(value["run_id"], LoadedConfig.from_json(value["loaded"]), Path(value["output_dir"]))
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What one caching stage found and did."""
+
+    total: int
+    hits: int
+    encoded: int
+    seconds: float
+    quarantined: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands and how far it goes."""
+
+    step: int
+    total_steps: int
+    steps_per_epoch: float
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What one leg reached; `stopped` says that it ended early because somebody asked."""
+
+    step: int
+    loss: float
+    stopped: bool
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete folder on disk: a checkpoint, or the release at the end of a run."""
+
+    path: Path
+    step: int
+    is_final: bool = False
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """The pictures of one validation, or why there are none."""
+
+    step: int
+    images: tuple[Path, ...] = ()
+    sheet: Path | None = None
+    prompts: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Command:
+    """One order to the engine."""
+
+    id: int
+    name: str
+    arguments: dict[str, Any] = field(default_factory=dict)
