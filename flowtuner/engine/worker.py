@@ -1,0 +1,134 @@
+"""The engine process: reads orders, runs them in a session, answers with events; saves before it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from flowtuner import errors
+from flowtuner.engine.events import NOTIFICATION
+from flowtuner.engine.run import Command, RunSpec
+
+if TYPE_CHECKING:
+    from flowtuner.engine.session import Session
+
+PR_SET_PDEATHSIG = 1
+EXIT_SAVED = 0
+EXIT_FAILED = 1
+
+
+class Channel:
+    """The way up: events and replies as JSON lines; silent once nobody reads."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+
+    def emit(self, type: str, data: dict[str, Any]) -> None:
+        """Sends one message."""
+        line = json.dumps({"type": type, "data": data}, default=str) + "\n"
+        with self._lock, contextlib.suppress(BrokenPipeError, ValueError):  # the flow died; saving goes on
+            self._file.write(line)
+            self._file.flush()
+
+
+class Orders:
+    """The way down: a queue of commands, and the wish to stop, which overtakes them."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.stop = threading.Event()
+        self._file = file
+        self._queue: queue.Queue[Command | None] = queue.Queue()
+        signal.signal(signal.SIGTERM, self._on_signal)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=self._read, name="orders", daemon=True).start()
+
+    def next(self) -> Command | None:
+        """Waits for the next command; None means: leave."""
+        while not self.stop.is_set():
+            with contextlib.suppress(queue.Empty):
+                return self._queue.get(timeout=0.2)
+        return None
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self.stop.set()
+
+    def _read(self) -> None:
+        for line in self._file:
+            command = Command(**json.loads(line))
+            if command.name == "stop":
+                break
+            self._queue.put(command)
+        self.stop.set()
+
+
+def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
+    """Runs one engine from its first order to its last."""
+    _die_with_parent(parent_pid)
+    channel = Channel(os.fdopen(event_fd, "w", encoding="utf-8"))
+    orders = Orders(sys.stdin)
+    started = time.monotonic()
+    spec = RunSpec.load(spec_path)
+
+    from flowtuner.engine.session import Session  # brings torch: after the signal handlers, so that a stop is heard
+
+    session = Session(spec, channel.emit, orders.stop)
+    print(f"engine of run {spec.run_id} ready after {time.monotonic() - started:.1f} s", flush=True)
+    while command := orders.next():
+        channel.emit("reply", _answer(session, command))
+    return _leave(session, channel)
+
+
+def _answer(session: Session, command: Command) -> dict[str, Any]:
+    try:
+        result = getattr(session, command.name)(**command.arguments)
+    except errors.FlowtunerError as error:
+        return {"id": command.id, "result": None, "error": {"kind": type(error).__name__, "message": str(error)}}
+    except Exception as error:
+        traceback.print_exc()
+        return {"id": command.id, "result": None, "error": {"kind": "EngineFault", "message": _explain(error)}}
+    return {"id": command.id, "result": result, "error": None}
+
+
+def _leave(session: Session, channel: Channel) -> int:
+    try:
+        session.close()
+    except Exception as error:
+        traceback.print_exc()
+        channel.emit(NOTIFICATION, {"severity": "error", "message": f"no checkpoint at the stop: {_explain(error)}"})
+        return EXIT_FAILED
+    return EXIT_SAVED
+
+
+def _explain(error: Exception) -> str:
+    name = type(error).__name__
+    if name == "OutOfMemoryError" or isinstance(error, MemoryError):
+        return (
+            f"out of memory: {error}. Lower train_batch_size or resolution, turn gradient_checkpointing on, "
+            "or train a LoRA (model_type=lora)."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror}: {error.filename or 'the output folder'}. Nothing that was complete is lost."
+    return f"{name}: {error} (the engine's log has the traceback)"
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    # SIGTERM, not SIGKILL: when the flow is killed, the engine still saves before it goes.
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent_pid:
+        sys.exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])))
