@@ -1,0 +1,137 @@
+"""Checkpoints: complete folders that appear in one rename, prove themselves by a manifest, and rotate."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowtuner import durable
+from flowtuner.errors import CheckpointError
+
+MANIFEST = "checkpoint_manifest.json"
+STATE = "training_state.json"
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The small facts of a checkpoint: where training stood and what it must not be mixed with."""
+
+    global_step: int
+    micro_batches: int
+    epoch: int
+    seed: int
+    identity: Mapping[str, Any]
+    data_set: str
+
+
+def folder_of(output_dir: Path, step: int) -> Path:
+    """Where the checkpoint of a step lives."""
+    return output_dir / f"checkpoint-{step}"
+
+
+def write_checkpoint(folder: Path, state: SavedState, write_parts: Callable[[Path], None], about: dict[str, Any]) -> None:
+    """Writes all parts beside the target, seals them with a manifest and renames the folder into place."""
+    with durable.atomic_folder(folder) as part:
+        write_parts(part)
+        durable.write_json(part / STATE, vars(state))
+        manifest = {
+            "version": 1,
+            "checkpoint": folder.name,
+            "files": durable.record_files(part),
+            "metadata": about,
+        }
+        durable.write_json(part / MANIFEST, manifest)
+
+
+def read_state(folder: Path) -> SavedState:
+    """Reads where a checkpoint's training stood."""
+    try:
+        return SavedState(**durable.read_json(folder / STATE))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{folder.name}: {STATE} cannot be read: {error}") from error
+
+
+def find_faults(folder: Path) -> list[str]:
+    """Says why a checkpoint cannot be trusted; an empty list means it is whole, byte for byte."""
+    try:
+        manifest = durable.read_json(folder / MANIFEST)
+        records = [durable.FileRecord(**record) for record in manifest["files"]]
+    except FileNotFoundError:
+        return [f"{MANIFEST} is missing: the checkpoint was never completed"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        return [f"{MANIFEST} cannot be read: {error}"]
+    return durable.find_damage(folder, records)
+
+
+def list_checkpoints(output_dir: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    found = [(int(match[1]), path) for path in output_dir.glob("checkpoint-*") if (match := NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found) if path.is_dir()]
+
+
+def find_resume_point(output_dir: Path, wanted: str | None, warn: Callable[[str], None]) -> Path | None:
+    """The checkpoint to go on from: the newest whole one for `latest`, the named one, or none for a fresh start."""
+    if not wanted:
+        return None
+    if wanted != "latest":
+        return _named_checkpoint(output_dir, wanted)
+    for folder in reversed(list_checkpoints(output_dir)):
+        faults = find_faults(folder)
+        if not faults:
+            return folder
+        warn(f"{folder.name} is not used: {'; '.join(faults[:3])}. Going back to the one before it.")
+    return None
+
+
+def check_identity(saved: SavedState, present: Mapping[str, Any], folder: Path) -> None:
+    """Refuses a checkpoint made by a run that this configuration does not continue."""
+    changed = [
+        f"{name} was {saved.identity[name]!r}, now {value!r}"
+        for name, value in present.items()
+        if name in saved.identity and saved.identity[name] != value
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{folder.name} belongs to another training: {'; '.join(changed)}. Put these options back, "
+            "choose another output_dir, or start afresh with --resume_from_checkpoint=none in an empty one."
+        )
+
+
+def rotate(output_dir: Path, keep: int, newest: Path) -> list[Path]:
+    """Removes the oldest checkpoints beyond `keep` (0 keeps all); the newest one always stays."""
+    if keep <= 0:
+        return []
+    surplus = [path for path in list_checkpoints(output_dir)[:-keep] if path != newest]
+    for path in surplus:
+        # Renamed first, so that a kill in the middle leaves no folder that looks like a checkpoint but is not whole.
+        doomed = path.with_name(f"{path.name}-tmp")
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+    return surplus
+
+
+def remove_leftovers(output_dir: Path) -> None:
+    """Clears what a killed save or rotation left behind."""
+    for path in output_dir.glob("checkpoint-*-tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _named_checkpoint(output_dir: Path, wanted: str) -> Path:
+    candidates = [Path(wanted).expanduser(), output_dir / wanted]
+    folder = next((path for path in candidates if path.is_dir()), None)
+    if folder is None:
+        known = ", ".join(path.name for path in list_checkpoints(output_dir)) or "none"
+        raise CheckpointError(
+            f"resume_from_checkpoint={wanted}: there is no such folder. Checkpoints in {output_dir}: {known}. "
+            "Use one of them, `latest`, or leave the option out."
+        )
+    faults = find_faults(folder)
+    if faults:
+        raise CheckpointError(f"resume_from_checkpoint={wanted}: the checkpoint is not whole: {'; '.join(faults[:5])}")
+    return folder
