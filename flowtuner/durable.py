@@ -94,9 +94,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         yield part
         sync_tree(part)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
+        _swap_in(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -121,6 +119,15 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _swap_in(part: Path, target: Path) -> None:
+    old = target.with_name(f"{target.name}-old-tmp")
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _plain(value: Any) -> Any:
