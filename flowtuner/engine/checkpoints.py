@@ -56,7 +56,7 @@ def read_state(folder: Path) -> SavedState:
         raise CheckpointError(f"{folder.name}: {STATE} cannot be read: {error}") from error
 
 
-def find_faults(folder: Path) -> list[str]:
+def find_faults(folder: Path, *, hashes: bool = True) -> list[str]:
     """Says why a checkpoint cannot be trusted; an empty list means it is whole, byte for byte."""
     try:
         manifest = durable.read_json(folder / MANIFEST)
@@ -65,7 +65,7 @@ def find_faults(folder: Path) -> list[str]:
         return [f"{MANIFEST} is missing: the checkpoint was never completed"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         return [f"{MANIFEST} cannot be read: {error}"]
-    return durable.find_damage(folder, records)
+    return durable.find_damage(folder, records, hashes=hashes)
 
 
 def list_checkpoints(output_dir: Path) -> list[Path]:

@@ -1,0 +1,91 @@
+"""The training loop: everything a step does, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from flowtuner.engine.adapters import TrainedPart
+from flowtuner.engine.diffusion import Schedule, compute_loss
+from flowtuner.engine.ema import Ema
+from flowtuner.engine.family import Family
+from flowtuner.engine.feed import Feed
+from flowtuner.engine.meter import Meter
+from flowtuner.engine.optim import clip_gradients
+from flowtuner.engine.seed import mix
+from flowtuner.options import TrainingConfig
+
+NOISE = 1
+
+
+@dataclass
+class Trainer:
+    """What a step works on, and the two counters from which all else follows."""
+
+    config: TrainingConfig
+    family: Family
+    model: torch.nn.Module
+    part: TrainedPart
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    rate: Callable[[int], float]
+    schedule: Schedule
+    feed: Feed
+    generator: torch.Generator
+    seed: int
+    autocast: torch.dtype | None = None
+    ema: Ema | None = None
+    step: int = 0
+    micro_batches: int = 0
+
+
+def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> None:
+    """Makes optimizer updates up to step `until`, or up to the first boundary after `stop` is set."""
+    trainer.model.train()
+    while trainer.step < until and not stop.is_set():
+        loss = accumulate_gradients(trainer)
+        norm = clip_gradients(trainer.config, trainer.parameters)
+        rate = trainer.rate(trainer.step)
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = rate
+        trainer.optimizer.step()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        trainer.step += 1
+        if trainer.ema:
+            trainer.ema.update(trainer.step)
+        meter.record(trainer.step, loss, rate, norm)
+    meter.flush()
+
+
+def accumulate_gradients(trainer: Trainer) -> torch.Tensor:
+    """Runs the micro batches of one update forward and back; returns their mean loss, still on the device."""
+    count = trainer.config.gradient_accumulation_steps
+    total = torch.zeros((), device=trainer.generator.device)
+    for _ in range(count):
+        batch = trainer.feed.batch(trainer.micro_batches)
+        # The draw depends on the counter alone: a resumed run has no generator state to get wrong.
+        trainer.generator.manual_seed(mix(trainer.seed, NOISE, trainer.micro_batches))
+        with _autocast(trainer):
+            loss = compute_loss(
+                trainer.family,
+                trainer.model,
+                trainer.schedule,
+                batch.latents,
+                batch.text,
+                trainer.generator,
+                trainer.config,
+            )
+        (loss / count).backward()
+        total += loss.detach()
+        trainer.micro_batches += 1
+    return total / count
+
+
+def _autocast(trainer: Trainer) -> contextlib.AbstractContextManager[None]:
+    if trainer.autocast is None:
+        return contextlib.nullcontext()
+    return torch.autocast(trainer.generator.device.type, dtype=trainer.autocast)
