@@ -1,0 +1,144 @@
+"""What every model family supplies: the interface that one file in `families/` implements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:  # the preflight reads families without paying for torch
+    import torch
+    from PIL.Image import Image
+
+    from flowtuner.engine.diffusion import Schedule
+    from flowtuner.options import TrainingConfig
+
+Prediction = Literal["epsilon", "v_prediction", "flow_matching"]
+Rows = dict[str, "torch.Tensor"]
+
+
+class TextEncoder(ABC):
+    """Turns prompts into what the model attends to."""
+
+    @abstractmethod
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens each prompt has after truncation; prompts of like length are encoded together."""
+
+    @abstractmethod
+    def encode(self, prompts: Sequence[str]) -> list[Rows]:
+        """One row per prompt: tensors without a batch dimension, trimmed to the prompt's own length."""
+
+
+class Vae(ABC):
+    """Turns pixels into latents, as the model wants them scaled, and back."""
+
+    scale: int
+    """Pixels per latent, along an edge."""
+
+    module: torch.nn.Module
+    """The diffusers model inside, for the pipeline."""
+
+    @abstractmethod
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Latents of a batch of pictures (B, 3, H, W) in [-1, 1]; always the same ones for the same picture."""
+
+    @abstractmethod
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Pictures (B, 3, H, W) in [-1, 1] from a batch of latents."""
+
+
+class Family(ABC):
+    """One model family; `source` is a local folder in diffusers layout or a Hub id, and nothing is loaded yet."""
+
+    name: ClassVar[str]
+    flavours: ClassVar[Mapping[str, str]]
+    default_flavour: ClassVar[str]
+    component: ClassVar[str] = "transformer"
+    prediction: ClassVar[Prediction]
+    lora_targets: ClassVar[tuple[str, ...]]
+    max_text_tokens: ClassVar[int]
+
+    def __init__(self, source: str | Path, config: TrainingConfig) -> None:
+        self.source = source
+        self.config = config
+
+    @abstractmethod
+    def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:
+        """Loads the text encoder and its tokenizer."""
+
+    @abstractmethod
+    def load_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
+        """Loads the autoencoder."""
+
+    @abstractmethod
+    def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        """Loads the model to train, in evaluation mode and without gradients' extras."""
+
+    @abstractmethod
+    def collate_text(self, rows: Sequence[Rows]) -> Rows:
+        """Stacks the rows of a batch, padded to its longest prompt only, with the mask that makes this exact."""
+
+    @abstractmethod
+    def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
+        """The model's prediction, shaped as the latents."""
+
+    @abstractmethod
+    def noise_schedule(self) -> Schedule:
+        """How noise was mixed into this model's training pictures."""
+
+    @abstractmethod
+    def render_batch(
+        self,
+        model: torch.nn.Module,
+        vae: Vae,
+        texts: Sequence[Rows],
+        negative: Rows,
+        *,
+        width: int,
+        height: int,
+        steps: int,
+        guidance: float,
+        seeds: Sequence[int],
+    ) -> list[Image]:
+        """Draws one picture per text row through diffusers' own pipeline; `seeds` are as many as `texts`."""
+
+    def render(
+        self,
+        model: torch.nn.Module,
+        vae: Vae,
+        text: Rows,
+        negative_text: Rows,
+        *,
+        width: int,
+        height: int,
+        steps: int,
+        guidance: float,
+        seed: int,
+    ) -> Image:
+        """Draws one picture; `text` and `negative_text` are rows of the text encoder."""
+        return self.render_batch(
+            model,
+            vae,
+            [text],
+            negative_text,
+            width=width,
+            height=height,
+            steps=steps,
+            guidance=guidance,
+            seeds=[seed],
+        )[0]
+
+    @abstractmethod
+    def save_pipeline(self, model: torch.nn.Module, target: Path) -> None:
+        """Writes a complete diffusers folder: the trained model, all else as it was in the source."""
+
+    @classmethod
+    @abstractmethod
+    def check_source(cls, path: Path) -> list[str]:
+        """Says, without torch, what is wrong with a local model folder; an empty list means it can be loaded."""
+
+    @classmethod
+    @abstractmethod
+    def tiny(cls, path: Path, *, seed: int = 0, **variant: Any) -> Path:
+        """Builds a model of about a million parameters at `path`, offline; the same seed gives the same bytes."""
