@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 STAGE = "lifecycle.stage"
 PROGRESS = "training.progress"
@@ -44,6 +45,14 @@ class EventLog:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._seq = _repair_tail(path)
         self._file = path.open("a", encoding="utf-8")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def append(self, type: str, data: dict[str, Any]) -> Event:
         """Numbers an event and writes it through to the operating system."""
