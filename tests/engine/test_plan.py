@@ -1,0 +1,55 @@
+"""Where legs end and how many steps a run has."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from flowtuner.engine.plan import Leg, count_steps, legs
+
+
+def config(**values):
+    defaults = {
+        "max_train_steps": 0,
+        "num_train_epochs": 0,
+        "gradient_accumulation_steps": 1,
+        "checkpoint_step_interval": 0,
+        "checkpoint_epoch_interval": None,
+        "validation_step_interval": 0,
+        "validation_epoch_interval": None,
+        "validation_disable": False,
+    }
+    return SimpleNamespace(**(defaults | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "micro_batches", "steps"),
+    [
+        ({"max_train_steps": 7}, 100, 7),
+        ({"num_train_epochs": 3}, 10, 30),
+        ({"num_train_epochs": 3, "gradient_accumulation_steps": 4}, 10, 8),
+        ({"num_train_epochs": 1, "gradient_accumulation_steps": 4}, 3, 1),
+    ],
+)
+def test_steps_come_from_the_limit_or_the_epochs(values, micro_batches, steps):
+    assert count_steps(config(**values), micro_batches) == steps
+
+
+def test_legs_end_at_every_checkpoint_and_validation_and_the_last_does_both():
+    values = config(checkpoint_step_interval=4, validation_step_interval=6)
+    assert list(legs(values, 0, 10, 5.0)) == [
+        Leg(4, saves=True, validates=False),
+        Leg(6, saves=False, validates=True),
+        Leg(8, saves=True, validates=False),
+        Leg(10, saves=True, validates=True),
+    ]
+
+
+def test_a_resumed_run_goes_on_with_the_legs_that_are_left():
+    values = config(checkpoint_step_interval=4, validation_disable=True)
+    assert [leg.until for leg in legs(values, 4, 10, 5.0)] == [8, 10]
+    assert list(legs(values, 10, 10, 5.0)) == []
+
+
+def test_epoch_intervals_fall_on_the_first_step_after_an_epoch():
+    values = config(checkpoint_epoch_interval=1, validation_disable=True)
+    assert [leg.until for leg in legs(values, 0, 8, 2.5)] == [3, 5, 8]
