@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -13,6 +12,7 @@ from typing import Literal
 
 from flowtuner.engine import families
 from flowtuner.engine.checkpoints import find_faults, list_checkpoints
+from flowtuner.errors import ConfigError
 from flowtuner.options import LoadedConfig, TrainingConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -36,8 +36,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     """Looks at everything a run needs; errors mean that it must not start."""
     config = loaded.config
     findings = [
-        *_inspect_family(config),
-        *_inspect_source(config),
+        *_inspect_model(config),
         *_inspect_output(config),
         *_inspect_resume(config),
     ]
@@ -45,24 +44,17 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     return findings
 
 
-def _inspect_family(config: TrainingConfig) -> Iterator[Finding]:
-    supported = families.supported()
-    if config.model_family not in supported:
-        yield Finding(
-            "error",
-            "model_family",
-            f"{config.model_family} is not supported yet.",
-            f"Supported: {', '.join(supported)}.",
-        )
-
-
-def _inspect_source(config: TrainingConfig) -> Iterator[Finding]:
-    source = config.pretrained_model_name_or_path
-    if not source:
+def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
+    try:
+        family = families.open_family(config.model_family)
+        source = families.choose_source(config)
+    except ConfigError as error:
+        yield from (Finding("error", fault.option, str(fault)) for fault in error.faults)
         return
     folder = Path(source).expanduser()
     if folder.is_dir():
-        yield from (Finding("error", "pretrained_model_name_or_path", fault) for fault in _find_model_faults(folder))
+        for fault in family.check_source(folder):
+            yield Finding("error", "pretrained_model_name_or_path", f"{fault}.")
     elif folder.exists():
         yield Finding(
             "error",
@@ -77,28 +69,6 @@ def _inspect_source(config: TrainingConfig) -> Iterator[Finding]:
             f"{source} does not exist and is not a Hub id.",
             "Give an existing folder in diffusers layout or a Hub id such as owner/name.",
         )
-
-
-def _find_model_faults(folder: Path) -> Iterator[str]:
-    index = folder / "model_index.json"
-    if not index.is_file():
-        yield f"{folder} has no model_index.json: it is not a model folder in diffusers layout."
-        return
-    try:
-        parts = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as error:
-        yield f"{index} is not JSON: {error}."
-        return
-    for name, value in parts.items():
-        if name.startswith("_") or not isinstance(value, list) or value[0] is None:
-            continue
-        part = folder / name
-        if not part.is_dir():
-            yield f"{folder} has no {name}/, although its model_index.json names it."
-        elif name in ("transformer", "unet", "vae") and not any(part.glob("*.safetensors")) and not any(
-            part.glob("*.bin")
-        ):
-            yield f"{part} holds no weights (*.safetensors)."
 
 
 def _inspect_output(config: TrainingConfig) -> Iterator[Finding]:

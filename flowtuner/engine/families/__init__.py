@@ -10,6 +10,7 @@ from flowtuner.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from flowtuner.engine.family import Family
+    from flowtuner.options import TrainingConfig
 
 
 def supported() -> tuple[str, ...]:
@@ -25,3 +26,15 @@ def open_family(name: str) -> type[Family]:
     module = importlib.import_module(f"{__name__}.{name}")
     family: type[Family] = module.FAMILY
     return family
+
+
+def choose_source(config: TrainingConfig) -> str:
+    """Where the model comes from: the given folder or Hub id, or what the flavour stands for."""
+    if config.pretrained_model_name_or_path:
+        return config.pretrained_model_name_or_path
+    family = open_family(config.model_family)
+    flavour = config.model_flavour or family.default_flavour
+    if flavour not in family.flavours:
+        fault = Fault("model_flavour", flavour, "", "is not a flavour of this family", ", ".join(family.flavours))
+        raise ConfigError([fault])
+    return family.flavours[flavour]

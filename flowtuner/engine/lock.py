@@ -1,0 +1,48 @@
+"""One engine per output folder: the second one waits for the first, then says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from flowtuner.errors import EngineFault
+
+WAIT_S = 30.0
+POLL_S = 0.2
+
+
+class OutputLock:
+    """Held from its creation to the end of the process, however that comes."""
+
+    def __init__(self, output_dir: Path, warn: Callable[[str], None], wait_s: float = WAIT_S) -> None:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        self._file = (output_dir / ".engine.lock").open("a+")
+        deadline = time.monotonic() + wait_s
+        is_told = False
+        while not self._try():
+            if time.monotonic() >= deadline:
+                raise EngineFault(
+                    f"another run (process {self._holder()}) is training into {output_dir}. Wait for it, stop it, "
+                    "or choose another output_dir."
+                )
+            if not is_told:
+                warn(f"waiting for process {self._holder()}, which still holds {output_dir}")
+                is_told = True
+            time.sleep(POLL_S)
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _holder(self) -> str:
+        self._file.seek(0)
+        return self._file.read().strip() or "unknown"

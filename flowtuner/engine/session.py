@@ -1,0 +1,180 @@
+"""A run's live state in the engine process, and the orders it obeys."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowtuner.engine import checkpoints
+from flowtuner.engine.assembly import assemble, identity_of, restore_parts, write_parts
+from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
+from flowtuner.engine.families import choose_source, open_family
+from flowtuner.engine.family import Family
+from flowtuner.engine.library import Library
+from flowtuner.engine.lock import OutputLock
+from flowtuner.engine.loop import Trainer, train
+from flowtuner.engine.meter import Meter, wall_clock
+from flowtuner.engine.plan import count_steps, steps_per_epoch
+from flowtuner.engine.precision import resolve_precision
+from flowtuner.engine.run import RunSpec
+from flowtuner.engine.seed import choose_seed, isolated_randomness
+from flowtuner.engine.validation import run_validation
+from flowtuner.errors import EngineFault
+
+Emit = Callable[[str, dict[str, Any]], None]
+
+
+class Session:
+    """Obeys one order at a time; holds the model from the first leg to the last."""
+
+    def __init__(self, spec: RunSpec, emit: Emit, stop: threading.Event) -> None:
+        self.config = spec.loaded.config
+        self.output_dir = spec.output_dir
+        self._spec = spec
+        self._emit = emit
+        self._stop = stop
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._precision = resolve_precision(self.config, self._device)
+        self._trainer: Trainer | None = None
+        self._meter: Meter | None = None
+        self._saved_step = 0
+
+    @cached_property
+    def _library(self) -> Library:
+        # The first thing that touches the output folder: from here on it is this engine's alone.
+        self._lock = OutputLock(self.output_dir, self._warn)
+        return Library(self._spec.loaded, self._family, self._precision, self._device, self._report_stage)
+
+    @cached_property
+    def _family(self) -> Family:
+        return open_family(self.config.model_family)(choose_source(self.config), self.config)
+
+    def cache_text(self) -> dict[str, Any]:
+        """Encodes the captions and prompts that are missing."""
+        return self._library.cache_text()
+
+    def cache_latents(self) -> dict[str, Any]:
+        """Encodes the pictures that are missing."""
+        return self._library.cache_latents()
+
+    def prepare(self, resume: str | None) -> dict[str, Any]:
+        """Loads the model, and the newest checkpoint if the run continues one."""
+        library = self._library
+        checkpoints.remove_leftovers(self.output_dir)
+        wanted = resume or self.config.resume_from_checkpoint
+        point = checkpoints.find_resume_point(self.output_dir, wanted, self._warn)
+        saved = checkpoints.read_state(point) if point else None
+        seed = saved.seed if saved else choose_seed(self.config.seed)
+        sampler = library.open_sampler(seed)
+        total_steps = count_steps(self.config, sampler.micro_batches_per_epoch)
+        in_epoch = steps_per_epoch(self.config, sampler.micro_batches_per_epoch)
+
+        self._report_stage("init_load_base_model", "running", "loading the model")
+        self._trainer = assemble(
+            self.config, self._family, self._precision, self._device, seed, total_steps, library.open_feed
+        )
+        self._report_stage("init_load_base_model", "completed", "model loaded")
+        if point and saved:
+            self._resume(self._trainer, point, saved)
+        self._saved_step = self._trainer.step
+        self._meter = Meter(self._emit, total_steps, in_epoch, wall_clock)
+        return {"step": self._trainer.step, "total_steps": total_steps, "steps_per_epoch": in_epoch}
+
+    def train(self, until: int) -> dict[str, Any]:
+        """Trains up to a step, or to the next step if a stop was asked for."""
+        trainer, meter = self._ready()
+        meter.restart_clock()
+        train(trainer, until, self._stop, meter)
+        return {"step": trainer.step, "loss": meter.loss, "stopped": trainer.step < until}
+
+    def save_checkpoint(self) -> dict[str, Any]:
+        """Saves the present step, then lets the oldest checkpoint go."""
+        trainer, _ = self._ready()
+        folder = checkpoints.folder_of(self.output_dir, trainer.step)
+        self._report_stage("checkpoint_save", "running", folder.name)
+        state = checkpoints.SavedState(
+            global_step=trainer.step,
+            micro_batches=trainer.micro_batches,
+            epoch=trainer.micro_batches // trainer.feed.sampler.micro_batches_per_epoch,
+            seed=trainer.seed,
+            identity=identity_of(self.config),
+            data_set=self._library.digest,
+        )
+        about = {name: getattr(self.config, name) for name in ("model_family", "model_flavour", "model_type")}
+        checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part), about)
+        checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder)
+        self._saved_step = trainer.step
+        self._report_stage("checkpoint_save", "completed", folder.name)
+        return self._announce(folder, is_final=False)
+
+    def validate(self) -> dict[str, Any]:
+        """Renders the validation prompts without touching training in any way."""
+        trainer, meter = self._ready()
+        self._report_stage("validation", "running", f"validating at step {trainer.step}")
+        weights = trainer.ema.swapped() if trainer.ema else None
+        with isolated_randomness():
+            report = run_validation(
+                self._family,
+                trainer.model,
+                self._library.open_vae,
+                self._library.read_text,
+                self.config,
+                trainer.step,
+                self.output_dir,
+                ema_weights=weights,
+                is_stopped=self._stop.is_set,
+            )
+        meter.restart_clock()
+        if report.error:
+            self._warn(f"validation at step {report.step} failed, training goes on: {report.error}")
+        self._report_stage("validation", "failed" if report.error else "completed", f"validated at step {report.step}")
+        result = vars(report) | {"images": [str(image) for image in report.images]}
+        result["sheet"] = str(report.sheet) if report.sheet else None
+        self._emit(VALIDATION, result)
+        return result
+
+    def save_release(self) -> dict[str, Any]:
+        """Writes the final weights, those that validation showed, in the layout that inference loads."""
+        trainer, _ = self._ready()
+        self._report_stage("model_save", "running", "writing the final weights")
+        with trainer.shown_weights():
+            trainer.part.save_release(self.output_dir)
+        self._report_stage("model_save", "completed", "final weights written")
+        return self._announce(self.output_dir, is_final=True)
+
+    def close(self) -> None:
+        """Saves the steps that no checkpoint holds."""
+        if self._trainer and self._trainer.step > self._saved_step:
+            self.save_checkpoint()
+
+    def _resume(self, trainer: Trainer, point: Path, saved: checkpoints.SavedState) -> None:
+        self._report_stage("init_resume_checkpoint", "running", f"resuming from {point.name}")
+        checkpoints.check_identity(saved, identity_of(self.config), point)
+        if saved.data_set != self._library.digest:
+            self._warn(f"the data set changed since {point.name}: training goes on with the new one.")
+        restore_parts(trainer, point)
+        self._report_stage("init_resume_checkpoint", "completed", f"resumed from {point.name}")
+
+    def _ready(self) -> tuple[Trainer, Meter]:
+        if self._trainer is None or self._meter is None:
+            raise EngineFault("the engine was asked to work before `prepare` loaded the model")
+        return self._trainer, self._meter
+
+    def _announce(self, folder: Path, is_final: bool) -> dict[str, Any]:
+        trainer, _ = self._ready()
+        result = {"path": str(folder), "step": trainer.step, "is_final": is_final}
+        self._emit(CHECKPOINT, result)
+        return result
+
+    def _report_stage(self, key: str, status: str, label: str, current: int = 0, total: int = 0) -> None:
+        if self._stop.is_set() and key.endswith("_cache"):
+            raise EngineFault("stopped on request while caching; what was cached stays")
+        self._emit(STAGE, {"key": key, "status": status, "label": label, "current": current, "total": total})
+
+    def _warn(self, message: str) -> None:
+        self._emit(NOTIFICATION, {"severity": "warning", "message": message})
