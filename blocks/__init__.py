@@ -1,0 +1,1 @@
+"""What is kept in Prefect: one file per destination, settings, entry schema and uploader in one class."""

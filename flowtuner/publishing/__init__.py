@@ -1,0 +1,1 @@
+"""What all destinations share: what is published, the manifest that proves it, and the order of the writes."""

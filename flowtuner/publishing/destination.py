@@ -1,0 +1,65 @@
+"""The interface of a destination, and what it answers; `blocks/<provider>.py` implements it, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+from flowtuner.errors import Fault
+from flowtuner.publishing.manifest import Manifest
+from flowtuner.publishing.snapshot import Snapshot
+
+Progress = Callable[[int, int], None]
+"""Called with bytes done and bytes in all; what it raises ends the upload."""
+
+
+@dataclass(frozen=True)
+class PublishResult:
+    """What a destination holds now; `sent_bytes` is what had to travel for it."""
+
+    destination: str
+    provider: str
+    name: str
+    step: int
+    uri: str | None
+    verified: bool
+    files: int
+    bytes: int
+    sent_files: int
+    sent_bytes: int
+    manifest_sha256: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Destination(Protocol):
+    """A place that keeps checkpoints and releases; every method raises PublishError or DestinationDown."""
+
+    provider: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]]
+    name: str
+    required: bool
+
+    @classmethod
+    def check_entry(cls, entry: Mapping[str, Any], origin: str) -> list[Fault]:
+        """Finds mistakes in an entry of `publishing_config` without asking anybody."""
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any], origin: str) -> Self:
+        """Makes a destination from an entry, looking up the stored block it may name; raises ConfigError."""
+
+    def probe(self, output_dir: Path | None = None) -> None:
+        """Proves write access by putting, reading and deleting a small file."""
+
+    def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
+        """Uploads what is not there yet, reads it back, and writes the manifest last."""
+
+    def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
+        """Says what is missing or wrong of a published unit; `deep` reads every byte."""
+
+    def prune(self, run: str, keep: int, newest: str) -> list[str]:
+        """Removes the run's oldest checkpoints beyond `keep` (0 keeps all) and names them; `newest` always stays."""
+
+    def uri_of(self, manifest: Manifest) -> str | None:
+        """Where people find a published unit."""

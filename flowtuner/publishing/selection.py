@@ -1,0 +1,60 @@
+"""What may leave the machine: a checkpoint without its by-products, or the release by a list of allowed names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from flowtuner.publishing.manifest import MANIFEST_NAME
+
+RELEASE_FOLDERS = ("pipeline", "ema", "assets")
+RELEASE_FILES = (
+    "pytorch_lora_weights.safetensors",
+    "ema_model.safetensors",
+    "lycoris_config.json",
+    "model_index.json",
+    "simpletuner_config.json",
+    "README.md",
+)
+NEVER_FOLDERS = frozenset({"cache", "logs", "wandb", "__pycache__"})
+NEVER_SUFFIXES = ("-tmp", ".tmp", ".part", ".log", ".pyc")
+
+
+def list_checkpoint_files(folder: Path) -> list[str]:
+    """The publishable files of a checkpoint folder, as sorted POSIX paths."""
+    return sorted(_walk(folder, folder))
+
+
+def list_release_files(output_dir: Path, release: Path | None = None) -> list[str]:
+    """The files of a run's release within its output folder: allowed names only, never what lies beside them."""
+    roots = [output_dir / name for name in RELEASE_FOLDERS]
+    if release is not None and release != output_dir and release.is_relative_to(output_dir):
+        roots.append(release)
+    found = {name for name in RELEASE_FILES if _is_publishable(output_dir / name, output_dir)}
+    for root in roots:
+        found |= set(_walk(root, output_dir))
+    return sorted(found)
+
+
+def is_by_product(path: str) -> bool:
+    """Whether a path is a cache, a log, a hidden or an unfinished file: nothing that is ever published."""
+    return any(
+        part.startswith(".") or part in NEVER_FOLDERS or part.endswith(NEVER_SUFFIXES)
+        for part in PurePosixPath(path).parts
+    )
+
+
+def _walk(root: Path, base: Path) -> Iterator[str]:
+    for path in root.rglob("*"):
+        if _is_publishable(path, base):
+            yield path.relative_to(base).as_posix()
+
+
+def _is_publishable(path: Path, base: Path) -> bool:
+    if not path.is_file():
+        return False
+    # A link may point at anything on this machine; only what lies in the folder itself may leave it.
+    if not path.resolve().is_relative_to(base.resolve()):
+        return False
+    inside = path.relative_to(base).as_posix()
+    return inside != MANIFEST_NAME and not is_by_product(inside)

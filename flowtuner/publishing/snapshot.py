@@ -1,0 +1,144 @@
+"""Frozen checkpoints: hard links that rotation and the next save cannot touch, hashed into a manifest later."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flowtuner import durable
+from flowtuner.durable import FileRecord
+from flowtuner.errors import PublishError
+from flowtuner.publishing.manifest import Kind, Manifest
+from flowtuner.publishing.selection import is_by_product, list_checkpoint_files, list_release_files
+
+SPOOL_NAME = ".spool"
+CHECKPOINT_MANIFEST = "checkpoint_manifest.json"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What is to be published and what its manifest says about it."""
+
+    source: Path
+    run: str
+    name: str
+    kind: Kind
+    step: int
+    run_id: str
+    files: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A unit held still in the spool; taking the links costs milliseconds, so training waits for nothing more."""
+
+    unit: Unit
+    folder: Path
+    created: str
+
+    def seal(self) -> Snapshot:
+        """Reads every byte back, compares with the checkpoint's own manifest, and writes the one to publish."""
+        try:
+            records = tuple(_record(self.folder, name) for name in self.unit.files)
+        except OSError as error:
+            raise PublishError(f"{self.unit.name} cannot be read: {error.strerror}: {error.filename}") from error
+        damage = _find_damage(self.folder, records)
+        if damage:
+            raise PublishError(f"{self.unit.name} is damaged on this disk, so it is not published: {'; '.join(damage)}")
+        unit = self.unit
+        return Snapshot(
+            self.folder,
+            unit.name,
+            Manifest(
+                unit.run, unit.name, unit.kind, unit.step, unit.run_id, self.created, records, dict(unit.metadata)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A frozen unit and the manifest that describes its bytes."""
+
+    folder: Path
+    name: str
+    manifest: Manifest
+
+
+def checkpoint_unit(folder: Path, run_id: str, step: int, metadata: Mapping[str, Any]) -> Unit:
+    """A checkpoint folder as a unit."""
+    files = _some(list_checkpoint_files(folder), folder)
+    return Unit(folder, folder.parent.name, folder.name, "checkpoint", step, run_id, files, metadata)
+
+
+def release_unit(
+    output_dir: Path, run_id: str, step: int, metadata: Mapping[str, Any], release: Path | None = None
+) -> Unit:
+    """The release in an output folder as a unit."""
+    files = _some(list_release_files(output_dir, release), output_dir)
+    return Unit(output_dir, output_dir.name, "release", "release", step, run_id, files, metadata)
+
+
+def freeze(unit: Unit, spool: Path) -> Frozen:
+    """Links a unit's files into the spool, or copies them where the file system has no links."""
+    folder = spool / unit.name
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        for name in unit.files:
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(unit.source / name, target)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise PublishError(
+            f"{unit.name} could not be frozen for publishing: {error.strerror}: {error.filename}. "
+            f"Free space in {spool.parent} or check its permissions."
+        ) from error
+    return Frozen(unit, folder, datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+def thaw(frozen: Frozen) -> None:
+    """Gives the links back, and with them the space of checkpoints that were rotated meanwhile."""
+    shutil.rmtree(frozen.folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # others still wait in the spool
+        frozen.folder.parent.rmdir()
+
+
+def _some(files: Sequence[str], folder: Path) -> tuple[str, ...]:
+    if not files:
+        raise PublishError(f"{folder} holds nothing to publish. Give a checkpoint folder or a finished output folder.")
+    return tuple(files)
+
+
+def _link(source: Path, target: Path) -> None:
+    # The link must be to the bytes: a symbolic link's target may be replaced.
+    real = source.resolve()
+    try:
+        os.link(real, target)
+    except OSError:  # another file system, or one without hard links; what is really wrong shows in the copy
+        shutil.copyfile(real, target)
+
+
+def _record(folder: Path, name: str) -> FileRecord:
+    path = folder / name
+    return FileRecord(name, path.stat().st_size, durable.sha256_of(path))
+
+
+def _find_damage(folder: Path, records: Sequence[FileRecord]) -> list[str]:
+    path = folder / CHECKPOINT_MANIFEST
+    if not path.is_file():
+        return []
+    try:
+        written = {entry["path"]: entry["sha256"] for entry in durable.read_json(path)["files"]}
+    except (ValueError, KeyError, TypeError):
+        return [f"{CHECKPOINT_MANIFEST} cannot be read"]
+    found = {record.path: record.sha256 for record in records}
+    missing = [f"{name} is missing" for name in written if name not in found and not is_by_product(name)]
+    changed = [f"{name} has other bytes" for name, sha256 in written.items() if found.get(name, sha256) != sha256]
+    return missing + changed

@@ -1,0 +1,105 @@
+"""What is published, how it is held still, and what its manifest says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from flowtuner.errors import PublishError
+from flowtuner.publishing.manifest import parse_manifest
+from flowtuner.publishing.selection import list_checkpoint_files, list_release_files
+from flowtuner.publishing.snapshot import checkpoint_unit, freeze, release_unit, thaw
+
+
+def test_a_checkpoint_is_published_without_hidden_files(output_dir: Path) -> None:
+    assert list_checkpoint_files(output_dir / "checkpoint-20") == [
+        "checkpoint_manifest.json",
+        "optimizer.bin",
+        "training_state.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+    ]
+
+
+def test_the_release_is_an_allow_list(output_dir: Path) -> None:
+    assert list_release_files(output_dir) == [
+        "README.md",
+        "pipeline/model_index.json",
+        "pipeline/transformer/diffusion_pytorch_model.safetensors",
+    ]
+
+
+def test_a_release_elsewhere_in_the_output_folder_is_found(output_dir: Path) -> None:
+    (output_dir / "merged").mkdir()
+    (output_dir / "merged/weights.safetensors").write_text("w")
+    assert "merged/weights.safetensors" in list_release_files(output_dir, output_dir / "merged")
+
+
+def test_a_frozen_checkpoint_survives_rotation_and_shares_its_bytes(output_dir: Path) -> None:
+    source = output_dir / "checkpoint-20"
+    frozen = freeze(checkpoint_unit(source, "run", 20, {"job_id": "j"}), output_dir / ".spool")
+    weights = frozen.folder / "transformer/diffusion_pytorch_model.safetensors"
+    assert os.stat(weights).st_nlink == 2
+    shutil.rmtree(source)
+    manifest = frozen.seal().manifest
+    assert {record.path: record.sha256 for record in manifest.files}[
+        "transformer/diffusion_pytorch_model.safetensors"
+    ] == hashlib.sha256(b"w20").hexdigest()
+    assert (manifest.run, manifest.name, manifest.step, manifest.metadata) == (
+        "my run",
+        "checkpoint-20",
+        20,
+        {"job_id": "j"},
+    )
+    thaw(frozen)
+    assert not (output_dir / ".spool").exists()
+
+
+def test_without_hard_links_the_files_are_copied(output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    frozen = freeze(release_unit(output_dir, "run", 30, {}), output_dir / ".spool")
+    assert (frozen.folder / "README.md").read_text() == "# model"
+
+
+def test_a_damaged_checkpoint_is_not_published(output_dir: Path) -> None:
+    (output_dir / "checkpoint-20/optimizer.bin").write_text("momentS")
+    frozen = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}), output_dir / ".spool")
+    with pytest.raises(PublishError, match=r"damaged on this disk.*optimizer\.bin has other bytes"):
+        frozen.seal()
+
+
+def test_a_checkpoint_with_a_missing_file_is_not_published(output_dir: Path) -> None:
+    (output_dir / "checkpoint-20/optimizer.bin").unlink()
+    frozen = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}), output_dir / ".spool")
+    with pytest.raises(PublishError, match=r"optimizer\.bin is missing"):
+        frozen.seal()
+
+
+def test_an_empty_folder_says_what_to_give(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="Give a checkpoint folder"):
+        release_unit(tmp_path, "run", 1, {})
+
+
+def test_a_manifest_reads_back_as_it_was_and_nothing_else_does(output_dir: Path) -> None:
+    manifest = freeze(release_unit(output_dir, "run", 30, {"a": 1}), output_dir / ".spool").seal().manifest
+    assert parse_manifest(manifest.to_bytes()) == manifest
+    assert [parse_manifest(data) for data in (None, b"", b"[]", b"{}", b'{"version": 2}')] == [None] * 5
+
+
+def test_include_and_exclude_name_patterns_or_folders(output_dir: Path) -> None:
+    manifest = (
+        freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}), output_dir / ".spool").seal().manifest
+    )
+    assert [record.path for record in manifest.select(["transformer"], []).files] == [
+        "transformer/diffusion_pytorch_model.safetensors"
+    ]
+    assert [record.path for record in manifest.select([], ["*.bin", "transformer/"]).files] == [
+        "checkpoint_manifest.json",
+        "training_state.json",
+    ]
