@@ -1,0 +1,1 @@
+"""The demonstration: a tiny model learns coloured shapes, through the ordinary commands."""
