@@ -81,7 +81,7 @@ def tiny_options(root: Path, model: Path, pictures: Path, **values) -> dict:
         "learning_rate": 1e-3,
         "lr_scheduler": "cosine",
         "lr_warmup_steps": 2,
-        "optimizer": "adamw",
+        "optimizer": "torch-adamw",
         "mixed_precision": "no",
         "gradient_checkpointing": False,
         "checkpoint_step_interval": 2,

@@ -50,7 +50,7 @@ def assemble(
         parameters=parameters,
         optimizer=create_optimizer(config, parameters, device),
         rate=partial(_rate, config, total_steps),
-        schedule=family.noise_schedule().to(device),
+        schedule=family.noise_schedule(),
         feed=make_feed(seed),
         generator=torch.Generator(device),
         seed=seed,

@@ -42,6 +42,10 @@ class Trainer:
     step: int = 0
     micro_batches: int = 0
 
+    def shown_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Puts those weights into the model that validation shows and the release holds: EMA's, when it is used."""
+        return self.ema.swapped() if self.ema else contextlib.nullcontext()
+
 
 def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> None:
     """Makes optimizer updates up to step `until`, or up to the first boundary after `stop` is set."""

@@ -116,8 +116,7 @@ class Session:
         """Renders the validation prompts without touching training in any way."""
         trainer, meter = self._ready()
         self._report_stage("validation", "running", f"validating at step {trainer.step}")
-        weights = trainer.ema.swapped() if trainer.ema else None
-        with isolated_randomness():
+        with isolated_randomness(), trainer.shown_weights():
             report = run_validation(
                 self._family,
                 trainer.model,
@@ -126,7 +125,6 @@ class Session:
                 self.config,
                 trainer.step,
                 self.output_dir,
-                ema_weights=weights,
                 is_stopped=self._stop.is_set,
             )
         meter.restart_clock()
