@@ -1,0 +1,63 @@
+# Every target sets itself up: git, make and Python 3.11 to 3.13 are all it needs.
+# PIP_FLAGS reaches pip, for instance an index with CPU wheels of torch:
+#   make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13; do \
+	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test test-all check format bench serve deploy clean
+
+help:
+	@echo "make demo      builds a tiny model and data set, trains, validates, publishes, and shows that it learned"
+	@echo "make test      the default test lane, under three minutes on two cores"
+	@echo "make test-all  the slow tests too: kills at random steps, workers, real signals"
+	@echo "make check     format, lint, types, import rules, generated files"
+	@echo "make bench     what Flowtuner costs against hand-written loops, as ratios"
+	@echo "make serve     a local Prefect server with a worker and all deployments"
+	@echo "make deploy    registers the deployments on the Prefect server in PREFECT_API_URL"
+
+demo: $(STAMP)
+	$(BIN)/flowtuner demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m flowtuner.options.documentation --check
+	$(BIN)/python docs/house.py --check
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/python -m flowtuner.options.documentation
+	$(BIN)/python docs/house.py
+
+bench: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+
+serve: $(STAMP)
+	$(BIN)/flowtuner server
+
+deploy: $(STAMP)
+	$(BIN)/flowtuner deploy
+
+clean:
+	rm -rf $(VENV)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name yours: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[test,trackers]'
+	@touch $@
