@@ -1,0 +1,126 @@
+"""The cache's files on disk: stacked safetensors whose headers are the only index (read without torch)."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT = "flowtuner-cache-1"
+SUFFIX = ".safetensors"
+LARGEST_HEADER = 100_000_000
+STALE_PART_S = 24 * 3600
+
+Origin = dict[str, str]
+
+
+@dataclass(frozen=True)
+class TensorPlace:
+    """Where a stacked tensor stands in a shard file; the offset counts from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One readable shard: per group of like-shaped rows, their keys and their stacked tensors."""
+
+    path: Path
+    size: int
+    keys: tuple[tuple[str, ...], ...]
+    tensors: tuple[dict[str, TensorPlace], ...]
+    origins_json: str
+
+    def origins(self) -> list[list[Origin]]:
+        """Where each row came from, per group; decoded only when somebody asks."""
+        return [[{str(k): str(v) for k, v in row.items()} for row in group] for group in json.loads(self.origins_json)]
+
+
+class DamagedShardError(ValueError):
+    """A file among the shards cannot be read as one; the text says why."""
+
+
+def list_shards(root: Path) -> tuple[list[Shard], list[tuple[Path, str]]]:
+    """The shards of a store, oldest first, and the files that are not usable, with the reason."""
+    shards: list[Shard] = []
+    damaged: list[tuple[Path, str]] = []
+    for path in _shard_files(root):
+        try:
+            shards.append(read_header(path))
+        except FileNotFoundError:
+            continue
+        except (DamagedShardError, OSError) as error:
+            damaged.append((path, str(error)))
+    return shards, damaged
+
+
+def read_header(path: Path) -> Shard:
+    """Reads one shard's header and checks that the file is as long as it says."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if not 2 <= length <= min(LARGEST_HEADER, size - 8):
+            raise DamagedShardError("it is truncated, or no safetensors file")
+        try:
+            header = json.loads(file.read(length))
+            return _parse(path, size, length + 8, header)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            if isinstance(error, DamagedShardError):
+                raise
+            raise DamagedShardError("it was not written by this cache") from error
+
+
+def pack_metadata(keys: list[list[str]], origins: list[list[Origin]]) -> dict[str, str]:
+    """The text part of a shard's header."""
+    compact = (",", ":")
+    return {
+        "format": FORMAT,
+        "keys": json.dumps(keys, separators=compact),
+        "origins": json.dumps(origins, separators=compact),
+    }
+
+
+def remove_stale_parts(root: Path) -> None:
+    """Removes what writers that were killed long ago left behind."""
+    for part in root.glob(f".*{SUFFIX}.*.part"):
+        try:
+            if time.time() - part.stat().st_mtime > STALE_PART_S:
+                part.unlink()
+        except OSError:
+            continue
+
+
+def _shard_files(root: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(root) as entries:
+            names = sorted(e.name for e in entries if e.name.endswith(SUFFIX) and not e.name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in names:
+        yield root / name
+
+
+def _parse(path: Path, size: int, data_start: int, header: dict[str, Any]) -> Shard:
+    metadata = header.pop("__metadata__")
+    if metadata["format"] != FORMAT:
+        raise DamagedShardError(f"it has another format than {FORMAT}")
+    keys = tuple(tuple(group) for group in json.loads(metadata["keys"]))
+    groups: tuple[dict[str, TensorPlace], ...] = tuple({} for _ in keys)
+    end = 0
+    for name, value in header.items():
+        number, _, tensor = name.partition(".")
+        begin, finish = value["data_offsets"]
+        end = max(end, finish)
+        shape = tuple(value["shape"])
+        if shape[0] != len(keys[int(number)]):
+            raise DamagedShardError("its keys and rows do not match")
+        groups[int(number)][tensor] = TensorPlace(value["dtype"], shape, data_start + begin)
+    if data_start + end != size:
+        raise DamagedShardError(f"it is truncated: {size} bytes instead of {data_start + end}")
+    return Shard(path, size, keys, groups, metadata["origins"])

@@ -1,0 +1,173 @@
+"""Encoded rows by content key, in packed shards: written atomically, read from memory maps."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+from safetensors.torch import save
+
+from flowtuner import durable
+from flowtuner.engine.cache.shards import SUFFIX, Origin, Shard, list_shards, pack_metadata, read_header
+from flowtuner.engine.cache.shards import remove_stale_parts as _remove_stale_parts
+from flowtuner.errors import DataError
+
+MOST_ROWS = 256
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+Rows = dict[str, torch.Tensor]
+Signature = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
+
+
+class Store:
+    """One folder of shards; every process may read and write it at any time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.damaged: list[tuple[Path, str]] = []
+        self._places: dict[str, tuple[Shard, int, int]] = {}
+        self._maps: dict[Path, torch.UntypedStorage] = {}
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._places
+
+    def refresh(self) -> None:
+        """Takes in the shards that other processes wrote meanwhile."""
+        shards, self.damaged = list_shards(self.root)
+        self._places = {}
+        for shard in shards:
+            self._index(shard)
+
+    def missing(self, keys: Iterable[str]) -> list[str]:
+        """The keys that no shard holds, each once, in their order."""
+        return [key for key in dict.fromkeys(keys) if key not in self._places]
+
+    def read(self, key: str) -> Rows:
+        """The tensors of one row, straight from the mapped file; not to be written to."""
+        try:
+            shard, group, row = self._places[key]
+        except KeyError:
+            raise DataError(f"the cache in {self.root} has no row {key[:12]}…: run the caching step again.") from None
+        storage = self._map(shard)
+        rows: Rows = {}
+        for name, place in shard.tensors[group].items():
+            dtype = DTYPES[place.dtype]
+            shape = place.shape[1:]
+            count = _count(shape)
+            start = place.offset // dtype.itemsize + row * count
+            rows[name] = torch.empty(0, dtype=dtype).set_(storage, start, shape)
+        return rows
+
+    def writer(self, rows: int = MOST_ROWS) -> Writer:
+        """A context that collects rows and writes a shard whenever `rows` of them are there, and at its end."""
+        return Writer(self, max(1, min(rows, MOST_ROWS)))
+
+    def remove_damaged(self) -> list[tuple[Path, str]]:
+        """Removes the shards that cannot be read, and says which; files of other programs stay."""
+        removed = [(path, reason) for path, reason in self.damaged if path.name.startswith(_PREFIX)]
+        for path, _ in removed:
+            path.unlink(missing_ok=True)
+        self.damaged = [fault for fault in self.damaged if fault not in removed]
+        return removed
+
+    def add_shard(self, keys: list[list[str]], origins: list[list[Origin]], tensors: Rows) -> None:
+        """Writes one shard under a name that nobody else has, and takes it into the index."""
+        # Time first, so that names sort by age; a random part, so that processes never meet.
+        path = self.root / f"{_PREFIX}{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        try:
+            durable.write_bytes(path, save(tensors, pack_metadata(keys, origins)))
+        except OSError as error:
+            raise DataError(f"the cache in {self.root} cannot be written: {error.strerror or error}.") from error
+        self._index(read_header(path))
+
+    def _index(self, shard: Shard) -> None:
+        if any(place.dtype not in DTYPES for group in shard.tensors for place in group.values()):
+            self.damaged.append((shard.path, "it holds numbers of an unknown type"))
+            return
+        for group, keys in enumerate(shard.keys):
+            for row, key in enumerate(keys):
+                self._places[key] = (shard, group, row)
+
+    def _map(self, shard: Shard) -> torch.UntypedStorage:
+        storage = self._maps.get(shard.path)
+        if storage is None:
+            try:
+                storage = torch.UntypedStorage.from_file(str(shard.path), shared=False, nbytes=shard.size)
+            except (OSError, RuntimeError) as error:
+                raise DataError(f"the cache file {shard.path} cannot be read any more: {error}.") from error
+            self._maps[shard.path] = storage
+        return storage
+
+
+class Writer:
+    """Collects rows of any shapes and writes them as shards, stacked by shape."""
+
+    def __init__(self, store: Store, rows: int) -> None:
+        self._store = store
+        self._rows = rows
+        self._groups: dict[Signature, list[tuple[str, Rows, Origin]]] = {}
+        self._waiting = 0
+
+    def __enter__(self) -> Self:
+        _remove_stale_parts(self._store.root)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Also after an error: what is encoded is encoded.
+        self.flush()
+
+    def put(self, key: str, tensors: Rows, origin: Origin) -> None:
+        """Adds a row; a full batch is written at once."""
+        signature = tuple((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in sorted(tensors.items()))
+        self._groups.setdefault(signature, []).append((key, tensors, origin))
+        self._waiting += 1
+        if self._waiting >= self._rows:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what is waiting."""
+        if not self._waiting:
+            return
+        groups, self._groups, self._waiting = self._groups, {}, 0
+        stacked: Rows = {}
+        for number, (signature, rows) in enumerate(groups.items()):
+            for name, _, _ in signature:
+                stacked[f"{number}.{name}"] = torch.stack([tensors[name].detach().cpu() for _, tensors, _ in rows])
+        self._store.add_shard(
+            [[key for key, _, _ in rows] for rows in groups.values()],
+            [[origin for _, _, origin in rows] for rows in groups.values()],
+            stacked,
+        )
+
+
+_PREFIX = "rows-"
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

@@ -1,0 +1,98 @@
+"""Encoded prompts: each distinct prompt once, prompts of like length together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import torch
+
+from flowtuner.engine.cache.keys import text_key, text_origin
+from flowtuner.engine.cache.progress import Progress, Report
+from flowtuner.engine.cache.store import Rows, Store, Writer
+from flowtuner.engine.run import CacheReport
+from flowtuner.errors import DataError
+
+
+class Encoder(Protocol):
+    """What is asked of a text encoder."""
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """How many tokens each prompt has after truncation."""
+
+    def encode(self, prompts: Sequence[str]) -> list[Rows]:
+        """One row per prompt, trimmed to its own length."""
+
+
+class TextCache:
+    """The encoded prompts of one text encoder in one number format."""
+
+    def __init__(self, store: Store, encoder: str, max_tokens: int, dtype: torch.dtype) -> None:
+        self.store = store
+        self._encoder = encoder
+        self._max_tokens = max_tokens
+        self._dtype = dtype
+        self._dtype_name = str(dtype).removeprefix("torch.")
+        self._keys: dict[str, str] = {}
+
+    def read(self, prompt: str) -> Rows:
+        """The encoded prompt, straight from the mapped file."""
+        return self.store.read(self._key(prompt))
+
+    def has(self, prompt: str) -> bool:
+        """Whether a prompt is encoded already."""
+        return self._key(prompt) in self.store
+
+    def encode_missing(
+        self,
+        prompts: Iterable[str],
+        open_encoder: Callable[[], Encoder],
+        *,
+        batch_size: int,
+        write_rows: int,
+        report: Report,
+    ) -> CacheReport:
+        """Encodes the prompts that no shard holds; the encoder is opened only if there are any."""
+        distinct = list(dict.fromkeys(prompts))
+        missing = [prompt for prompt in distinct if not self.has(prompt)]
+        progress = Progress(len(missing), report)
+        if missing:
+            with self.store.writer(write_rows) as writer:
+                self._encode(missing, open_encoder(), batch_size, writer, progress)
+        progress.finish()
+        return CacheReport(
+            total=len(distinct), hits=len(distinct) - len(missing), encoded=progress.done, seconds=progress.seconds
+        )
+
+    def _encode(
+        self, prompts: list[str], encoder: Encoder, batch_size: int, writer: Writer, progress: Progress
+    ) -> None:
+        # Padding costs as much as text: the longest prompts stand together, and come first, so that memory that
+        # does not suffice is noticed at once.
+        lengths = dict(zip(prompts, encoder.count_tokens(prompts), strict=True))
+        ordered = sorted(prompts, key=lambda prompt: -lengths[prompt])
+        for start in range(0, len(ordered), batch_size):
+            batch = ordered[start : start + batch_size]
+            with torch.inference_mode():
+                rows = encoder.encode(batch)
+            for prompt, row in zip(batch, rows, strict=True):
+                writer.put(self._key(prompt), self._checked(prompt, row), self._origin(prompt))
+            progress.advance(len(batch))
+
+    def _checked(self, prompt: str, row: Rows) -> Rows:
+        for name, tensor in row.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise DataError(
+                    f"the text encoder gave infinite or undefined numbers ({name}) in {self._dtype_name} for the "
+                    f"prompt {prompt[:80]!r}. Use mixed_precision bf16 or no."
+                )
+        return {name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in row.items()}
+
+    def _key(self, prompt: str) -> str:
+        key = self._keys.get(prompt)
+        if key is None:
+            key = self._keys[prompt] = text_key(prompt, self._encoder, self._max_tokens, self._dtype_name)
+        return key
+
+    def _origin(self, prompt: str) -> dict[str, str]:
+        return text_origin(prompt, self._encoder, self._max_tokens, self._dtype_name)

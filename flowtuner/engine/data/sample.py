@@ -1,0 +1,61 @@
+"""What a scan finds: samples with their crop plan, and what was set aside and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a picture becomes training pixels: turn by its EXIF orientation, resize, crop."""
+
+    orientation: int
+    resize: Size
+    crop: tuple[int, int, int, int]
+
+    @property
+    def bucket(self) -> Size:
+        """Width and height of the pixels that are trained on."""
+        return self.crop[2], self.crop[3]
+
+    def __str__(self) -> str:
+        left, top, width, height = self.crop
+        turned = f"orientation {self.orientation}, " if self.orientation != 1 else ""
+        return f"{turned}resize {self.resize[0]}x{self.resize[1]}, crop {width}x{height}+{left}+{top}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One usable picture of one dataset."""
+
+    dataset_id: str
+    path: str
+    content: str
+    captions: tuple[str, ...]
+    plan: Plan
+
+    @property
+    def bucket(self) -> Size:
+        """Width and height of the pixels that are trained on."""
+        return self.plan.bucket
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that is left out, and why."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Everything found in the datasets of a run, sorted by dataset and path."""
+
+    samples: tuple[Sample, ...]
+    quarantined: tuple[Quarantined, ...] = ()

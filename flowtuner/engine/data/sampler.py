@@ -1,0 +1,162 @@
+"""Which samples the n-th micro batch of a run holds: a pure function, so that nothing has to be saved or restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowtuner.engine.data.order import Indices, hash_words, permute
+from flowtuner.engine.data.sample import Sample, Size
+from flowtuner.errors import DataError
+from flowtuner.options import DatasetEntry
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One place of a micro batch: a sample and the caption chosen for it this time."""
+
+    sample: Sample
+    caption: str
+
+
+class Sampler:
+    """Draws micro batches: each of one bucket of one dataset, datasets mixed by their probability."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        entries: Sequence[DatasetEntry],
+        batch_size: int,
+        seed: int,
+        *,
+        accumulation: int = 1,
+        oversubscribe: bool = False,
+        keep_small_buckets: bool = False,
+    ) -> None:
+        self._seed = seed
+        self._streams: list[_Stream] = []
+        weights: list[float] = []
+        faults: list[str] = []
+        for entry in entries:
+            own = [sample for sample in samples if sample.dataset_id == entry.id]
+            weight = 1.0 if entry.probability is None else float(entry.probability)
+            if not own or weight <= 0:
+                continue
+            size = entry.train_batch_size or batch_size
+            repeats = entry.repeats or 0
+            small = [] if keep_small_buckets else list(_find_small_buckets(own, repeats, size * accumulation))
+            if small and oversubscribe and not repeats:
+                repeats = max(needed for _, _, needed in small)
+            else:
+                faults += [_describe_small(entry.id, one, size, accumulation, repeats) for one in small]
+            self._streams.append(_Stream(entry.id, own, repeats + 1, size, seed))
+            weights.append(weight)
+        if faults:
+            raise DataError(_with_remedies(faults))
+        if not self._streams:
+            raise DataError("no dataset has both usable pictures and a probability above 0.")
+        self._quotas = [
+            max(1, round(stream.length * weight)) for stream, weight in zip(self._streams, weights, strict=True)
+        ]
+        self._epoch = -1
+        self._choice: Indices = np.empty(0, dtype=np.int64)
+        self._rank: Indices = np.empty(0, dtype=np.int64)
+
+    @property
+    def micro_batches_per_epoch(self) -> int:
+        """Micro batches in one epoch: every dataset once over, times its probability."""
+        return sum(self._quotas)
+
+    def batch(self, n: int) -> tuple[Draw, ...]:
+        """The n-th micro batch of the whole run."""
+        epoch, place = divmod(n, self.micro_batches_per_epoch)
+        if epoch != self._epoch:
+            self._plan_epoch(epoch)
+        chosen = int(self._choice[place])
+        return self._streams[chosen].batch(epoch * self._quotas[chosen] + int(self._rank[place]))
+
+    def _plan_epoch(self, epoch: int) -> None:
+        datasets = np.repeat(np.arange(len(self._quotas)), self._quotas)
+        self._choice = datasets[permute(len(datasets), self._seed, "mix", epoch)]
+        self._rank = np.empty(len(datasets), dtype=np.int64)
+        for number, quota in enumerate(self._quotas):
+            self._rank[self._choice == number] = np.arange(quota)
+        self._epoch = epoch
+
+
+class _Stream:
+    """The endless sequence of batches of one dataset, pass after pass."""
+
+    def __init__(self, name: str, samples: Sequence[Sample], copies: int, batch_size: int, seed: int) -> None:
+        self._name = name
+        self._samples = samples
+        self._copies = copies
+        self._batch_size = batch_size
+        self._seed = seed
+        buckets = {bucket: number for number, bucket in enumerate(sorted({sample.bucket for sample in samples}))}
+        self._bucket_of = np.array([buckets[sample.bucket] for sample in samples])
+        counts = np.bincount(self._bucket_of) * copies
+        # A bucket below one batch is only here when the user wants it kept: it is one short batch then.
+        self.length = int(np.maximum(counts // batch_size, 1).sum())
+        self._pass = -1
+        self._batches: list[Indices] = []
+
+    def batch(self, number: int) -> tuple[Draw, ...]:
+        which, place = divmod(number, self.length)
+        if which != self._pass:
+            self._batches = self._plan_pass(which)
+            self._pass = which
+        return tuple(self._draw(which, int(item)) for item in self._batches[place])
+
+    def _plan_pass(self, which: int) -> list[Indices]:
+        items = permute(len(self._samples) * self._copies, self._seed, "items", self._name, which)
+        labels = self._bucket_of[items % len(self._samples)]
+        by_bucket = items[np.argsort(labels, kind="stable")]
+        edges = np.cumsum(np.bincount(labels))[:-1]
+        batches = [batch for bucket in np.split(by_bucket, edges) for batch in self._cut(bucket)]
+        return [batches[place] for place in permute(len(batches), self._seed, "batches", self._name, which)]
+
+    def _cut(self, bucket: npt.NDArray[np.int64]) -> list[Indices]:
+        # The tail is left out; the next pass shuffles anew, so that other samples are in it.
+        whole = len(bucket) // self._batch_size
+        return list(bucket[: whole * self._batch_size].reshape(whole, -1)) if whole else [bucket]
+
+    def _draw(self, which: int, item: int) -> Draw:
+        sample = self._samples[item % len(self._samples)]
+        captions = sample.captions
+        if len(captions) == 1:
+            return Draw(sample, captions[0])
+        return Draw(sample, captions[hash_words(self._seed, "caption", self._name, which, item) % len(captions)])
+
+
+SmallBucket = tuple[Size, int, int]
+
+
+def _find_small_buckets(samples: Sequence[Sample], repeats: int, needed: int) -> Iterator[SmallBucket]:
+    counts: dict[Size, int] = {}
+    for sample in samples:
+        counts[sample.bucket] = counts.get(sample.bucket, 0) + 1
+    for bucket, count in sorted(counts.items()):
+        if count * (repeats + 1) < needed:
+            yield bucket, count, -(-needed // count) - 1
+
+
+def _describe_small(name: str, small: SmallBucket, size: int, accumulation: int, repeats: int) -> str:
+    (width, height), count, needed = small
+    held = f"{count} pictures" if count > 1 else "1 picture"
+    times = f" with repeats {repeats}" if repeats else ""
+    return (
+        f"dataset {name}: bucket {width}x{height} holds {held}{times}, less than train_batch_size {size} x "
+        f"gradient_accumulation_steps {accumulation} = {size * accumulation}. Set repeats to at least {needed}."
+    )
+
+
+def _with_remedies(faults: list[str]) -> str:
+    remedies = (
+        "Or lower train_batch_size, crop all pictures to one aspect (crop, crop_aspect square), raise repeats "
+        "automatically (allow_dataset_oversubscription) or train on small buckets as they are (disable_bucket_pruning)."
+    )
+    return "\n".join([*faults, remedies])

@@ -1,0 +1,174 @@
+"""What one dataset entry asks for, after the global options have filled its gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowtuner.errors import DataError
+from flowtuner.options import DatasetEntry, TrainingConfig
+
+CAPTION_STRATEGIES = ("filename", "textfile", "instanceprompt")
+CROP_STYLES = ("random", "corner", "center", "centre")
+MEGAPIXEL_LIMIT = 10
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How pictures of one dataset are measured, resized and cropped; sizes are edges or megapixels by `by_edge`."""
+
+    by_edge: bool
+    resolution: float
+    alignment: int = 64
+    rounding: int = 2
+    seed: int = 0
+    crop: bool = False
+    style: str = "random"
+    aspect: str = "square"
+    aspect_choices: tuple[tuple[float, float], ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    downsample: float | None = None
+    minimum_aspect: float | None = None
+    maximum_aspect: float | None = None
+    max_upscale: float | None = None
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """Where the captions of one dataset come from."""
+
+    strategy: str = "filename"
+    instance_prompts: tuple[str, ...] = ()
+    prepend: bool = False
+    only_instance: bool = False
+    split_lines: bool = True
+    ignore_missing: bool = False
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """One dataset of pictures on a local disk."""
+
+    id: str
+    folder: Path
+    captions: CaptionSettings
+    crop: CropSettings
+    max_samples: int | None = None
+
+
+def picture_entries(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
+    """The enabled entries that hold pictures to train on."""
+    return [entry for entry in entries if entry.dataset_type == "image" and not _pick(entry, "disabled", False)]
+
+
+def resolve_dataset(entry: DatasetEntry, config: TrainingConfig) -> DatasetSettings:
+    """Fills an entry's gaps from the global options; what is not supported yet is refused by name."""
+    if entry.type != "local":
+        raise DataError(f"dataset {entry.id}: type {entry.type!r} is not supported yet. Allowed: local.")
+    if not entry.instance_data_dir:
+        raise DataError(f"dataset {entry.id}: instance_data_dir is missing. Give the folder that holds the pictures.")
+    return DatasetSettings(
+        id=entry.id,
+        folder=Path(entry.instance_data_dir).expanduser(),
+        captions=_resolve_captions(entry, config),
+        crop=_resolve_crop(entry, config),
+        max_samples=_pick(entry, "max_num_samples", None),
+    )
+
+
+def _resolve_captions(entry: DatasetEntry, config: TrainingConfig) -> CaptionSettings:
+    strategy = str(_either(entry, config, "caption_strategy", "filename")).replace("instance_prompt", "instanceprompt")
+    if strategy not in CAPTION_STRATEGIES:
+        raise DataError(
+            f"dataset {entry.id}: caption_strategy {strategy!r} is not supported yet. "
+            f"Allowed: {', '.join(CAPTION_STRATEGIES)}."
+        )
+    prompts = _either(entry, config, "instance_prompt", None)
+    only_instance = bool(_either(entry, config, "only_instance_prompt", False))
+    settings = CaptionSettings(
+        strategy="instanceprompt" if only_instance else strategy,
+        instance_prompts=(prompts,) if isinstance(prompts, str) else tuple(prompts or ()),
+        prepend=bool(_either(entry, config, "prepend_instance_prompt", False)),
+        only_instance=only_instance,
+        split_lines=not _either(entry, config, "disable_multiline_split", False),
+        ignore_missing=bool(_either(entry, config, "ignore_missing_files", False)),
+    )
+    if not settings.instance_prompts and (settings.prepend or settings.strategy == "instanceprompt"):
+        raise DataError(f"dataset {entry.id}: instance_prompt is missing, but the captions are to come from it.")
+    return settings
+
+
+def _resolve_crop(entry: DatasetEntry, config: TrainingConfig) -> CropSettings:
+    kind = _either(entry, config, "resolution_type", "pixel_area")
+    style = _either(entry, config, "crop_style", "random")
+    if style not in CROP_STYLES:
+        raise DataError(
+            f"dataset {entry.id}: crop_style {style!r} is not supported yet. Allowed: {', '.join(CROP_STYLES)}."
+        )
+    sizes = {
+        name: _in_unit(_either(entry, config, option, None), kind)
+        for name, option in (
+            ("minimum", "minimum_image_size"),
+            ("maximum", "maximum_image_size"),
+            ("downsample", "target_downsample_size"),
+        )
+    }
+    resolution = float(_either(entry, config, "resolution", 1024))
+    return CropSettings(
+        by_edge=kind == "pixel",
+        resolution=resolution**2 / 1e6 if kind == "pixel_area" else resolution,
+        alignment=int(_pick(config, "aspect_bucket_alignment", 64)),
+        rounding=int(_pick(config, "aspect_bucket_rounding", 2)),
+        # An unseeded run still has to find its latents again: crops fall back to a fixed seed.
+        seed=int(_pick(config, "seed", 0)),
+        crop=bool(_pick(entry, "crop", False)),
+        style=style,
+        aspect=_either(entry, config, "crop_aspect", "square"),
+        aspect_choices=_resolve_choices(entry),
+        minimum_aspect=_pick(entry, "minimum_aspect_ratio", None),
+        maximum_aspect=_pick(entry, "maximum_aspect_ratio", None),
+        max_upscale=_pick(entry, "max_upscale_threshold", None),
+        **sizes,
+    )
+
+
+def _resolve_choices(entry: DatasetEntry) -> tuple[tuple[float, float], ...]:
+    listed = _pick(entry, "crop_aspect_buckets", ())
+    choices = tuple(_aspect_and_weight(value) for value in listed)
+    needs = _pick(entry, "crop", False) and _pick(entry, "crop_aspect", "square") in ("closest", "random")
+    if needs and not choices:
+        raise DataError(
+            f"dataset {entry.id}: crop_aspect {entry.crop_aspect!r} needs crop_aspect_buckets, "
+            "a list of aspect ratios such as [1.0, 0.75, 1.33]."
+        )
+    if any(aspect <= 0 or weight < 0 for aspect, weight in choices) or (choices and not any(w for _, w in choices)):
+        raise DataError(f"dataset {entry.id}: crop_aspect_buckets need aspects above 0 and weights of at least 0.")
+    return choices
+
+
+def _aspect_and_weight(value: Any) -> tuple[float, float]:
+    if isinstance(value, int | float):
+        return float(value), 1.0
+    plain = value if isinstance(value, dict) else value.model_dump()
+    weight = plain.get("weight")
+    return float(plain["aspect_bucket"]), 1.0 if weight is None else float(weight)
+
+
+def _in_unit(size: float | None, kind: str) -> float | None:
+    if not size:
+        return None
+    # pixel_area sizes up to 10 can only be megapixels: nobody trains on ten pixels.
+    return size**2 / 1e6 if kind == "pixel_area" and size > MEGAPIXEL_LIMIT else float(size)
+
+
+def _either(entry: DatasetEntry, config: TrainingConfig, name: str, default: Any) -> Any:
+    value = getattr(entry, name, None)
+    return _pick(config, name, default) if value is None else value
+
+
+def _pick(source: Any, name: str, default: Any) -> Any:
+    value = getattr(source, name, None)
+    return default if value is None else value
