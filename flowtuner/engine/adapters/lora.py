@@ -1,0 +1,123 @@
+"""LoRA through peft, for every family alike: some diffusers models have no adapter methods of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from flowtuner.engine.adapters.part import TrainedPart
+from flowtuner.engine.families.parts.weights import copy_into, read_metadata, read_weights, write_weights
+from flowtuner.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from flowtuner.engine.family import Family
+    from flowtuner.engine.precision import Precision
+    from flowtuner.options import TrainingConfig
+
+WEIGHTS = "pytorch_lora_weights.safetensors"
+EMA_FOLDER = "ema"
+SETTINGS = "lora_adapter_metadata"  # the key and the form that diffusers reads
+ADAPTER = "default"
+
+
+def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, precision: Precision) -> TrainedPart:
+    """Freezes the model and injects low-rank matrices into the family's target modules."""
+    rank = config.lora_rank
+    alpha = rank if config.lora_alpha is None else config.lora_alpha
+    _inject(model, rank, alpha, config.lora_dropout or 0.0, list(family.lora_targets))
+    model.requires_grad_(False)
+    named = {}
+    for name, parameter in model.named_parameters():
+        if f".{ADAPTER}." in name:
+            parameter.data = parameter.data.to(precision.adapter)
+            named[_file_name(name, family.component)] = parameter.requires_grad_(True)
+    part = Lora(named, family, {"r": rank, "lora_alpha": alpha, "target_modules": list(family.lora_targets)})
+    if config.init_lora:
+        part.read(_find_weights(Path(config.init_lora)))
+    return part
+
+
+def load_adapter(model: torch.nn.Module, path: Path, component: str = "transformer") -> torch.nn.Module:
+    """Puts a saved LoRA onto a fresh diffusers model, rank, alpha and targets as the file says."""
+    settings = _read_settings(path, component)
+    _inject(model, settings["r"], settings["lora_alpha"], 0.0, list(settings["target_modules"]))
+    named = {
+        _file_name(name, component): parameter for name, parameter in model.named_parameters() if f".{ADAPTER}." in name
+    }
+    copy_into(named, read_weights(path), path)
+    return model.eval()
+
+
+class Lora(TrainedPart):
+    """The injected matrices, saved under the names of diffusers' `save_lora_weights`."""
+
+    def __init__(self, named: Mapping[str, torch.nn.Parameter], family: Family, settings: Mapping[str, Any]) -> None:
+        super().__init__(named)
+        self._family = family
+        self._settings = dict(settings)
+
+    def save(self, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Writes `pytorch_lora_weights.safetensors`."""
+        write_weights(folder / WEIGHTS, {**self.state(), **(state or {})}, self._metadata())
+
+    def save_ema(self, folder: Path) -> None:
+        """Writes `ema/pytorch_lora_weights.safetensors`."""
+        self.save(folder / EMA_FOLDER)
+
+    def save_release(self, output_dir: Path) -> None:
+        """Writes the weights at the top of the output folder."""
+        part = output_dir / f"{WEIGHTS}-tmp"
+        write_weights(part, self.state(), self._metadata())
+        part.replace(output_dir / WEIGHTS)
+
+    def load(self, folder: Path) -> None:
+        """Reads the matrices back."""
+        self.read(folder / WEIGHTS)
+
+    def read(self, path: Path) -> None:
+        """Reads the matrices from a file; one of another rank or other targets is refused."""
+        copy_into(self._named, read_weights(path), path)
+
+    def _metadata(self) -> dict[str, str]:
+        component = self._family.component
+        settings = {f"{component}.{name}": value for name, value in self._settings.items()}
+        return {
+            "format": "pt",
+            SETTINGS: json.dumps(settings, sort_keys=True),
+            "modelspec.sai_model_spec": "1.0.0",
+            "modelspec.architecture": f"{self._family.name}/lora",
+            "modelspec.implementation": "https://github.com/huggingface/diffusers",
+        }
+
+
+def _inject(model: torch.nn.Module, rank: int, alpha: float, dropout: float, targets: list[str]) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    settings = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, init_lora_weights=True
+    )
+    inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+
+
+def _file_name(name: str, component: str) -> str:
+    return f"{component}.{name.replace(f'.{ADAPTER}.', '.')}"
+
+
+def _find_weights(path: Path) -> Path:
+    path = path.expanduser()
+    found = path / WEIGHTS if path.is_dir() else path
+    if not found.is_file():
+        raise CheckpointError(f"init_lora={path}: there is no {found}; give a LoRA file or a folder with {WEIGHTS}")
+    return found
+
+
+def _read_settings(path: Path, component: str) -> dict[str, Any]:
+    text = read_metadata(path).get(SETTINGS)
+    if text is None:
+        raise CheckpointError(f"{path} does not say how its LoRA was made ({SETTINGS} is missing in its metadata)")
+    prefix = f"{component}."
+    return {name.removeprefix(prefix): value for name, value in json.loads(text).items()}

@@ -1,0 +1,40 @@
+"""The interface of what is trained."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+
+class TrainedPart(ABC):
+    """The trained tensors of a model under fixed names, in a fixed order."""
+
+    def __init__(self, named: Mapping[str, torch.nn.Parameter]) -> None:
+        self._named = dict(named)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The trained parameters, always in the same order."""
+        return list(self._named.values())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The trained tensors by name, not copied."""
+        return {name: parameter.detach() for name, parameter in self._named.items()}
+
+    @abstractmethod
+    def save(self, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Writes the part into a checkpoint folder; `state` is written in place of the present tensors."""
+
+    @abstractmethod
+    def save_ema(self, folder: Path) -> None:
+        """Writes the part, which holds the EMA weights now, beside the trained ones."""
+
+    @abstractmethod
+    def save_release(self, output_dir: Path) -> None:
+        """Writes the part as people load it for inference."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Reads the part back from a checkpoint folder, in place."""

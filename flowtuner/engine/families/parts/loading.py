@@ -1,0 +1,70 @@
+"""Loads parts of a model through their own libraries and turns what they raise into one kind of error."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from flowtuner.errors import ModelError
+
+
+@contextlib.contextmanager
+def translated(source: str | Path, part: str) -> Iterator[None]:
+    """Turns the errors of diffusers and transformers into ModelError, naming the source and the part."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"{part} of {source} cannot be loaded: {reason} {_advise(source)}") from error
+
+
+@contextlib.contextmanager
+def muted_deprecations() -> Iterator[None]:
+    """Keeps quiet what libraries say about each other's old habits; nobody here can act on it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+
+
+def load_scheduler(source: str | Path) -> Any:
+    """The source's own sampler, of whatever class its configuration names."""
+    import diffusers
+
+    with translated(source, "scheduler"):
+        config = diffusers.DDPMScheduler.load_config(source, subfolder="scheduler")  # any class reads it alike
+        return getattr(diffusers, config["_class_name"]).from_config(config)
+
+
+def locate_folder(source: str | Path) -> Path:
+    """The source as a local folder; a Hub id is completed in the Hub cache first."""
+    if Path(source).expanduser().is_dir():
+        return Path(source).expanduser()
+    from diffusers import DiffusionPipeline
+
+    with translated(source, "the pipeline"):
+        return Path(DiffusionPipeline.download(str(source)))
+
+
+def copy_other_parts(source: Path, target: Path, replaced: str) -> None:
+    """Copies a pipeline folder except for the part that was trained."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(source.iterdir()):
+        if path.is_dir() and path.name != replaced and not path.name.startswith("."):
+            shutil.copytree(path, target / path.name, dirs_exist_ok=True)  # follows the Hub cache's links
+    shutil.copyfile(source / "model_index.json", target / "model_index.json")
+
+
+def _advise(source: str | Path) -> str:
+    if Path(source).expanduser().is_dir():
+        return "Check the folder with `flowtuner check`, or download it again."
+    return (
+        "Check the name, the network, and for a gated model that HF_TOKEN is set and access was granted; "
+        "or give a local folder in diffusers layout."
+    )

@@ -1,0 +1,78 @@
+"""Which dtype each part of a run works in, decided once from the options and the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from flowtuner.errors import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from flowtuner.options import TrainingConfig
+
+PLAIN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+BF16_OPTIMIZER = "adamw_bf16"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The dtypes of a run."""
+
+    base: torch.dtype
+    """What the model is loaded in: for a full fine-tune these are the weights that are trained."""
+
+    adapter: torch.dtype
+    """What adapter weights are kept in."""
+
+    autocast: torch.dtype | None
+    """What matrix products are computed in, where it differs from the weights."""
+
+
+def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
+    """Full fine-tunes keep float32 weights unless the optimizer rounds stochastically; LoRA may freeze a small base."""
+    mixed = _mixed_dtype(config, device)
+    stored = _stored_dtype(config)
+    if config.optimizer == BF16_OPTIMIZER:
+        base = torch.bfloat16 if config.model_type == "full" or stored is None else stored
+        return Precision(base, torch.bfloat16, None if base is torch.bfloat16 else mixed)
+    if config.model_type == "full":
+        # An ordinary optimizer loses small updates in 16-bit weights: these stay in float32, products may not.
+        is_asked_for = config.mixed_precision is None and stored in (torch.bfloat16, torch.float16)
+        return Precision(torch.float32, torch.float32, torch.bfloat16 if is_asked_for else mixed)
+    base = stored or mixed or torch.float32
+    return Precision(base, torch.float32, mixed)
+
+
+def _mixed_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype | None:
+    wanted = config.mixed_precision
+    if wanted is None:
+        return None if device.type == "cpu" else torch.bfloat16
+    if wanted == "no":
+        return None
+    if wanted == "bf16":
+        return torch.bfloat16
+    raise ConfigError(
+        [
+            Fault(
+                "mixed_precision",
+                wanted,
+                "",
+                "the engine does not train in it yet: it needs loss scaling",
+                "no, bf16",
+                "use bf16, which has the same speed and needs none",
+            )
+        ]
+    )
+
+
+def _stored_dtype(config: TrainingConfig) -> torch.dtype | None:
+    wanted = config.base_model_precision
+    if wanted in (None, "no_change"):
+        return None
+    if wanted in PLAIN_DTYPES:
+        return PLAIN_DTYPES[wanted]
+    allowed = "no_change, bf16, fp16, fp32"
+    fault = Fault("base_model_precision", wanted, "", "the engine cannot quantise the base model yet", allowed)
+    raise ConfigError([fault])

@@ -1,0 +1,168 @@
+"""Draws the validation pictures; nothing in here can change or end the training."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowtuner.engine.run import ValidationReport
+from flowtuner.engine.validation.prompts import ValidationPrompt, validation_prompts
+from flowtuner.engine.validation.sheet import Tile, save_sheet
+from flowtuner.engine.validation.sizes import parse_resolutions
+from flowtuner.errors import FlowtunerError
+
+if TYPE_CHECKING:  # prompts and sizes are wanted where torch is not
+    import torch
+    from PIL.Image import Image
+
+    from flowtuner.engine.family import Family, Rows, Vae
+    from flowtuner.options import TrainingConfig
+
+FOLDER = "validation_images"
+PIXELS_AT_ONCE = 1 << 20
+"""How much is drawn in one go: one picture of a megapixel, or many small ones."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to draw."""
+
+    prompt: ValidationPrompt
+    size: tuple[int, int]
+    number: int
+    seed: int
+
+    def file_name(self, step: int) -> str:
+        """The name under which the picture is kept."""
+        short = re.sub(r"[^\w.-]+", "_", self.prompt.shortname)
+        return f"step_{step}_{short}_{self.size[0]}x{self.size[1]}_{self.number}.png"
+
+
+def run_validation(
+    family: Family,
+    model: torch.nn.Module,
+    vae_loader: Callable[[], Vae],
+    embeds: Callable[[str], Rows],
+    config: TrainingConfig,
+    step: int,
+    output_dir: Path,
+    *,
+    ema_weights: contextlib.AbstractContextManager[None] | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> ValidationReport:
+    """Draws every prompt at every size; a failure becomes the report's `error`, with the pictures made so far."""
+    images: list[Path] = []
+    tiles: list[Tile] = []
+    sheet, error = None, None
+    folder = output_dir / FOLDER
+    shots: list[Shot] = []
+    try:
+        shots = list(_plan(config))
+        folder.mkdir(parents=True, exist_ok=True)
+        with _undisturbed(model, config, ema_weights):
+            for shot, image in _draw(family, model, vae_loader, embeds, config, shots, is_stopped):
+                path = folder / shot.file_name(step)
+                image.save(path)
+                images.append(path)
+                tiles.append(Tile(image, f"{shot.prompt.shortname}: {shot.prompt.prompt}"))
+        if tiles:
+            sheet = folder / f"step_{step}_sheet.png"
+            save_sheet(tiles, f"step {step}", sheet)
+    except (FlowtunerError, RuntimeError, OSError, ValueError, MemoryError) as problem:
+        # An out-of-memory error of torch is a RuntimeError.
+        error = f"{type(problem).__name__}: {problem}"
+    if error is None and len(images) < len(shots):
+        error = f"stopped on request after {len(images)} of {len(shots)} pictures"
+    prompts = tuple(dict.fromkeys(shot.prompt.prompt for shot in shots))
+    return ValidationReport(step, tuple(images), sheet, prompts, error)
+
+
+def _plan(config: TrainingConfig) -> Iterator[Shot]:
+    prompts = validation_prompts(config)
+    if not prompts:
+        return
+    sizes = parse_resolutions(config.validation_resolution, config.aspect_bucket_alignment)
+    seed = _choose_seed(config)
+    for size in sizes:
+        for prompt in prompts:
+            for number in range(config.num_validation_images or 1):
+                yield Shot(prompt, size, number, seed + number)
+
+
+def _choose_seed(config: TrainingConfig) -> int:
+    """The validation's own seed, else the run's, else 0; a seed of 0 is a seed."""
+    for seed in (config.validation_seed, config.seed):
+        if seed is not None and seed >= 0:
+            return seed
+    return 0
+
+
+def _draw(
+    family: Family,
+    model: torch.nn.Module,
+    vae_loader: Callable[[], Vae],
+    embeds: Callable[[str], Rows],
+    config: TrainingConfig,
+    shots: list[Shot],
+    is_stopped: Callable[[], bool],
+) -> Iterator[tuple[Shot, Image]]:
+    if not shots:
+        return
+    vae = vae_loader()
+    negative = embeds(config.validation_negative_prompt or "")
+    for batch in _batches(shots):
+        if is_stopped():
+            return
+        width, height = batch[0].size
+        pictures = family.render_batch(
+            model,
+            vae,
+            [embeds(shot.prompt.prompt) for shot in batch],
+            negative,
+            width=width,
+            height=height,
+            steps=config.validation_num_inference_steps,
+            guidance=config.validation_guidance,
+            seeds=[shot.seed for shot in batch],
+        )
+        yield from zip(batch, pictures, strict=True)
+
+
+def _batches(shots: list[Shot]) -> Iterator[list[Shot]]:
+    start = 0
+    while start < len(shots):
+        size = shots[start].size
+        count = max(PIXELS_AT_ONCE // (size[0] * size[1]), 1)
+        batch = [shot for shot in shots[start : start + count] if shot.size == size]
+        yield batch
+        start += len(batch)
+
+
+@contextlib.contextmanager
+def _undisturbed(
+    model: torch.nn.Module, config: TrainingConfig, ema_weights: contextlib.AbstractContextManager[None] | None
+) -> Iterator[None]:
+    """Evaluation mode and EMA weights inside; outside, the model, its mode and every random generator as before."""
+    import torch
+
+    from flowtuner.engine.precision import resolve_precision
+    from flowtuner.engine.seed import isolated_randomness
+
+    device = next(model.parameters()).device
+    compute = resolve_precision(config, device).autocast
+    was_training = model.training
+    with contextlib.ExitStack() as stack:
+        stack.callback(model.train, was_training)
+        model.eval()
+        stack.enter_context(isolated_randomness())
+        stack.enter_context(ema_weights or contextlib.nullcontext())
+        stack.enter_context(torch.no_grad())
+        if compute is not None:
+            stack.enter_context(torch.autocast(device.type, dtype=compute))
+        yield
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # so that a step that just fitted still fits
