@@ -56,7 +56,8 @@ def draw(figure: Figure, x: float = EDGE / 2, y: float = EDGE / 2, radius: float
     """Draws a figure on black with soft edges; the pixels are (EDGE, EDGE, 3)."""
     mask = draw_mask(figure.shape, x, y, radius)
     colour = np.array(COLOURS[figure.colour])
-    return np.rint(mask[..., None] * colour).astype(np.uint8)
+    pixels: Pixels = np.rint(mask[..., None] * colour).astype(np.uint8)
+    return pixels
 
 
 def draw_mask(shape: str, x: float, y: float, radius: float) -> Mask:
