@@ -18,7 +18,7 @@ class Ema:
     """Follows the parameters at a distance; they can be swapped for the average and back."""
 
     def __init__(self, parameters: Sequence[torch.nn.Parameter], config: TrainingConfig) -> None:
-        self._parameters = list(parameters)
+        self._parameters: list[torch.Tensor] = list(parameters)
         self._decay = config.ema_decay
         self._interval = max(config.ema_update_interval or 1, 1)
         self._on_cpu = config.ema_device == "cpu"

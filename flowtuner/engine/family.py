@@ -36,7 +36,7 @@ class Vae(ABC):
     scale: int
     """Pixels per latent, along an edge."""
 
-    module: torch.nn.Module
+    module: Any
     """The diffusers model inside, for the pipeline."""
 
     @abstractmethod

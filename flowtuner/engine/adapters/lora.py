@@ -34,7 +34,8 @@ def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, preci
     for name, parameter in model.named_parameters():
         if f".{ADAPTER}." in name:
             parameter.data = parameter.data.to(precision.adapter)
-            named[_file_name(name, family.component)] = parameter.requires_grad_(True)
+            parameter.requires_grad_(True)
+            named[_file_name(name, family.component)] = parameter
     part = Lora(named, family, {"r": rank, "lora_alpha": alpha, "target_modules": list(family.lora_targets)})
     if config.init_lora:
         part.read(_find_weights(Path(config.init_lora)))

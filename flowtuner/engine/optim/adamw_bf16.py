@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,9 +50,12 @@ class AdamWBf16(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Makes one update; a parameter without a gradient counts as one with a gradient of zero."""
         self._steps += 1
+        bits = self._draw_bits()
         for number, (group, chunks) in enumerate(zip(self.param_groups, self._chunks, strict=True)):
             for place, chunk in enumerate(chunks):
-                self._update(group, chunk, self._bits(chunk, mix(self._seed, self._steps, number, place)))
+                # Every chunk flips the same draw by a number of its own.
+                flip = mix(self._seed, self._steps, number, place) & 0xFFFF
+                self._update(group, chunk, bits[chunk.mean.device][: chunk.mean.numel()] ^ flip)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers; torch's own form would change the moments' dtype on loading."""
@@ -73,7 +77,7 @@ class AdamWBf16(torch.optim.Optimizer):
             flat = torch.cat(state_dict[name])
             if flat.numel() != sum(sizes):
                 raise CheckpointError("the optimizer state belongs to another model or other adapter options")
-            for chunk, part in zip(chunks, flat.split(sizes), strict=True):
+            for chunk, part in zip(chunks, torch.split(flat, sizes), strict=True):
                 getattr(chunk, name).copy_(part)
         self._steps = state_dict["step"]
         for group, saved in zip(self.param_groups, state_dict["param_groups"], strict=True):
@@ -90,22 +94,23 @@ class AdamWBf16(torch.optim.Optimizer):
         weights = _flatten([parameter.data for parameter in chunk.parameters])
         weights.mul_(1 - group["lr"] * group["weight_decay"])
         weights.addcdiv_(mean, scale, value=-group["lr"] / correction1)
+        _store(weights, chunk.parameters, bits)
         # A second moment moves by a thousandth of itself per step, less than bfloat16 can show: rounded by chance too.
-        chunk.square.copy_(_round_by_chance(square, bits[: square.numel()]))
-        rounded = _round_by_chance(weights, bits[square.numel() : 2 * square.numel()])
-        pieces = rounded.split([parameter.numel() for parameter in chunk.parameters])
-        shaped = [piece.view_as(parameter) for piece, parameter in zip(pieces, chunk.parameters, strict=True)]
-        torch._foreach_copy_([parameter.data for parameter in chunk.parameters], shaped)
+        chunk.square.copy_(_round_by_chance(square, bits))
 
-    def _bits(self, chunk: Chunk, seed: int) -> torch.Tensor:
-        """Sixteen random bits for every number that is rounded by chance, two per weight."""
-        device = chunk.mean.device
-        if device not in self._generators:
-            self._generators[device] = torch.Generator(device)
-        generator = self._generators[device].manual_seed(seed)
-        # One draw of 64 bits serves four numbers: drawing is the dearest part on a CPU.
-        draws = torch.empty(chunk.mean.numel() // 2 + 1, dtype=torch.int64, device=device)
-        return draws.random_(-(2**63), None, generator=generator).view(torch.int16)  # type: ignore[call-overload,no-any-return]
+    def _draw_bits(self) -> dict[torch.device, torch.Tensor]:
+        """Sixteen random bits for every weight of the largest chunk; drawing is the dearest part on a CPU."""
+        sizes: dict[torch.device, int] = {}
+        for chunk in itertools.chain.from_iterable(self._chunks):
+            sizes[chunk.mean.device] = max(sizes.get(chunk.mean.device, 0), chunk.mean.numel())
+        return {device: self._draw(device, size) for device, size in sizes.items()}
+
+    def _draw(self, device: torch.device, size: int) -> torch.Tensor:
+        generator = self._generators.setdefault(device, torch.Generator(device))
+        generator.manual_seed(mix(self._seed, self._steps))
+        draws = torch.empty(size // 4 + 1, dtype=torch.int64, device=device)
+        draws.random_(-(2**63), None, generator=generator)
+        return draws.view(torch.uint16).to(torch.int32)
 
     def _all(self) -> Iterator[torch.nn.Parameter]:
         for group in self.param_groups:
@@ -138,8 +143,14 @@ def _flatten(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.reshape(-1) for tensor in tensors]).float()
 
 
+def _store(weights: torch.Tensor, parameters: list[torch.nn.Parameter], bits: torch.Tensor) -> None:
+    pieces = torch.split(_round_by_chance(weights, bits), [parameter.numel() for parameter in parameters])
+    shaped = [piece.view_as(parameter) for piece, parameter in zip(pieces, parameters, strict=True)]
+    torch._foreach_copy_([parameter.data for parameter in parameters], shaped)
+
+
 def _round_by_chance(values: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
-    """Rounds float32 (which is overwritten) to bfloat16, up or down in proportion to the nearness."""
+    """Rounds float32 in place to what bfloat16 can hold, up or down in proportion to the nearness."""
     # A bfloat16 is the upper half of a float32: adding 16 random bits carries into it with the right probability.
-    values.view(torch.int32).add_(bits.view(torch.uint16))
-    return values.view(torch.bfloat16)[1::2]
+    values.view(torch.int32).add_(bits).bitwise_and_(-65536)
+    return values
