@@ -34,7 +34,9 @@ def folder_of(output_dir: Path, step: int) -> Path:
     return output_dir / f"checkpoint-{step}"
 
 
-def write_checkpoint(folder: Path, state: SavedState, write_parts: Callable[[Path], None], about: dict[str, Any]) -> None:
+def write_checkpoint(
+    folder: Path, state: SavedState, write_parts: Callable[[Path], None], about: dict[str, Any]
+) -> None:
     """Writes all parts beside the target, seals them with a manifest and renames the folder into place."""
     with durable.atomic_folder(folder) as part:
         write_parts(part)

@@ -65,9 +65,7 @@ class EventLog:
 
     def stage(self, key: str, status: str, label: str, current: int = 0, total: int = 0) -> Event:
         """Reports that a stage of the run began, moved on or ended."""
-        return self.append(
-            STAGE, {"key": key, "status": status, "label": label, "current": current, "total": total}
-        )
+        return self.append(STAGE, {"key": key, "status": status, "label": label, "current": current, "total": total})
 
     def notify(self, severity: str, message: str) -> Event:
         """Reports something a person should read."""

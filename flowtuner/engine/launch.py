@@ -224,7 +224,14 @@ class _Worker:
         environment = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))} | dict(os.environ)
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "flowtuner.engine.worker", str(self._spec_path), str(write_fd), str(os.getpid())],
+                [
+                    sys.executable,
+                    "-m",
+                    "flowtuner.engine.worker",
+                    str(self._spec_path),
+                    str(write_fd),
+                    str(os.getpid()),
+                ],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

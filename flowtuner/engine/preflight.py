@@ -144,4 +144,3 @@ def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:
 
 def _gib(count: int) -> str:
     return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 29 else f"{count / (1 << 20):.0f} MiB"
-

@@ -22,7 +22,7 @@ def choose_seed(wanted: int | None) -> int:
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch, on all devices."""
     random.seed(seed)
-    np.random.seed(seed % (1 << 32))  # noqa: NPY002  libraries draw from the global state
+    np.random.seed(seed % (1 << 32))
     torch.manual_seed(seed)
 
 
@@ -44,7 +44,7 @@ def uniform(*numbers: int) -> float:
 
 def capture_states() -> dict[str, Any]:
     """The states of every generator that model code may draw from."""
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002
+    name, keys, position, has_gauss, cached = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.array(keys)), position, has_gauss, cached),
@@ -58,7 +58,7 @@ def restore_states(states: dict[str, Any]) -> None:
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, keys.numpy(), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy(), position, has_gauss, cached))
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -22,7 +22,7 @@ from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.plan import count_steps, steps_per_epoch
 from flowtuner.engine.precision import resolve_precision
 from flowtuner.engine.run import RunSpec
-from flowtuner.engine.seed import choose_seed, isolated_randomness
+from flowtuner.engine.seed import choose_seed
 from flowtuner.engine.validation import run_validation
 from flowtuner.errors import EngineFault
 
@@ -116,17 +116,17 @@ class Session:
         """Renders the validation prompts without touching training in any way."""
         trainer, meter = self._ready()
         self._report_stage("validation", "running", f"validating at step {trainer.step}")
-        with isolated_randomness(), trainer.shown_weights():
-            report = run_validation(
-                self._family,
-                trainer.model,
-                self._library.open_vae,
-                self._library.read_text,
-                self.config,
-                trainer.step,
-                self.output_dir,
-                is_stopped=self._stop.is_set,
-            )
+        report = run_validation(
+            self._family,
+            trainer.model,
+            self._library.open_vae,
+            self._library.read_text,
+            self.config,
+            trainer.step,
+            self.output_dir,
+            ema_weights=trainer.shown_weights(),
+            is_stopped=self._stop.is_set,
+        )
         meter.restart_clock()
         if report.error:
             self._warn(f"validation at step {report.step} failed, training goes on: {report.error}")

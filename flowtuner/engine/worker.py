@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import logging
 import os
 import queue
 import signal
@@ -75,6 +76,7 @@ class Orders:
 def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
     """Runs one engine from its first order to its last."""
     _die_with_parent(parent_pid)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     channel = Channel(os.fdopen(event_fd, "w", encoding="utf-8"))
     orders = Orders(sys.stdin)
     started = time.monotonic()
@@ -83,7 +85,7 @@ def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
     from flowtuner.engine.session import Session  # brings torch: after the signal handlers, so that a stop is heard
 
     session = Session(spec, channel.emit, orders.stop)
-    print(f"engine of run {spec.run_id} ready after {time.monotonic() - started:.1f} s", flush=True)
+    logging.getLogger(__name__).info("run %s ready after %.1f s", spec.run_id, time.monotonic() - started)
     while command := orders.next():
         channel.emit("reply", _answer(session, command))
     return _leave(session, channel)
@@ -94,20 +96,19 @@ def _answer(session: Session, command: Command) -> dict[str, Any]:
         result = getattr(session, command.name)(**command.arguments)
     except errors.FlowtunerError as error:
         return {"id": command.id, "result": None, "error": {"kind": type(error).__name__, "message": str(error)}}
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  the process's last line of defence: every fault becomes an answer
         traceback.print_exc()
         return {"id": command.id, "result": None, "error": {"kind": "EngineFault", "message": _explain(error)}}
     return {"id": command.id, "result": result, "error": None}
 
 
 def _leave(session: Session, channel: Channel) -> int:
-    try:
-        session.close()
-    except Exception as error:
-        traceback.print_exc()
-        channel.emit(NOTIFICATION, {"severity": "error", "message": f"no checkpoint at the stop: {_explain(error)}"})
-        return EXIT_FAILED
-    return EXIT_SAVED
+    answer = _answer(session, Command(0, "close"))
+    if not answer["error"]:
+        return EXIT_SAVED
+    message = f"no checkpoint at the stop: {answer['error']['message']}"
+    channel.emit(NOTIFICATION, {"severity": "error", "message": message})
+    return EXIT_FAILED
 
 
 def _explain(error: Exception) -> str:

@@ -64,7 +64,11 @@ def weights_of(output: Path) -> dict[str, str]:
 
 
 def losses_of(output: Path) -> dict[int, float]:
-    return {event.data["step"]: event.data["loss"] for event in read_events(output / "logs" / "events.jsonl") if event.type == METRIC}
+    return {
+        event.data["step"]: event.data["loss"]
+        for event in read_events(output / "logs" / "events.jsonl")
+        if event.type == METRIC
+    }
 
 
 def kill(pid: int) -> None:

@@ -7,13 +7,20 @@ from flowtuner.engine import checkpoints
 from flowtuner.errors import CheckpointError
 
 STATE = checkpoints.SavedState(
-    global_step=3, micro_batches=6, epoch=1, seed=7, identity={"model_type": "full", "train_batch_size": 2}, data_set="d"
+    global_step=3,
+    micro_batches=6,
+    epoch=1,
+    seed=7,
+    identity={"model_type": "full", "train_batch_size": 2},
+    data_set="d",
 )
 
 
 def write(output, step, text="weights"):
     folder = checkpoints.folder_of(output, step)
-    checkpoints.write_checkpoint(folder, STATE, lambda part: (part / "weights.bin").write_text(text), {"model_type": "full"})
+    checkpoints.write_checkpoint(
+        folder, STATE, lambda part: (part / "weights.bin").write_text(text), {"model_type": "full"}
+    )
     return folder
 
 

@@ -1,0 +1,51 @@
+"""What decides the keys of a run's caches, kept beside them so that they can be explained without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flowtuner import durable
+from flowtuner.engine.cache.explain import CacheIdentity
+from flowtuner.engine.cache.keys import fingerprint
+from flowtuner.engine.cache.places import index_root, latent_root, text_root
+from flowtuner.engine.data.settings import picture_entries
+from flowtuner.errors import DataError
+from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
+
+FILE = "identity.json"
+
+
+def describe_identity(
+    config: TrainingConfig, entries: Sequence[DatasetEntry], source: Path, dtype: str, max_tokens: int
+) -> CacheIdentity:
+    """Fingerprints the encoders of a model folder and says where their caches are."""
+    index = index_root(config)
+    text_parts = sorted(path for name in ("text_encoder*", "tokenizer*") for path in source.glob(name) if path.is_dir())
+    return CacheIdentity(
+        latent_roots={entry.id: latent_root(entry, config) for entry in picture_entries(entries)},
+        text_root=text_root(entries, config),
+        vae=fingerprint(source / "vae", index_dir=index),
+        vae_dtype=dtype,
+        encoder=fingerprint(*text_parts, index_dir=index),
+        text_dtype=dtype,
+        max_tokens=max_tokens,
+    )
+
+
+def save_identity(config: TrainingConfig, source: Path, identity: CacheIdentity) -> None:
+    """Notes with which model and number format the caches were filled last."""
+    note = {"source": str(source), "dtype": identity.vae_dtype, "max_tokens": identity.max_tokens}
+    durable.write_json(index_root(config) / FILE, note)
+
+
+def recall_identity(loaded: LoadedConfig) -> CacheIdentity:
+    """The identity as the next run would have it: number format as noted, weights as they are now."""
+    path = index_root(loaded.config) / FILE
+    try:
+        note = durable.read_json(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{loaded.config.output_dir} has no caches yet: run `flowtuner cache` first.") from error
+    source = Path(loaded.config.pretrained_model_name_or_path or note["source"]).expanduser()
+    folder = source if source.is_dir() else Path(note["source"])
+    return describe_identity(loaded.config, loaded.datasets, folder, note["dtype"], note["max_tokens"])

@@ -1,0 +1,189 @@
+"""A run's data: the scanned pictures, their captions, and both caches, filled and read."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flowtuner import durable
+from flowtuner.engine.cache.explain import CacheIdentity
+from flowtuner.engine.cache.identity import describe_identity, save_identity
+from flowtuner.engine.cache.latents import LatentCache
+from flowtuner.engine.cache.places import find_text_entry, index_root
+from flowtuner.engine.cache.store import Store
+from flowtuner.engine.cache.text import TextCache
+from flowtuner.engine.data.sampler import Draw, Sampler
+from flowtuner.engine.data.scan import Scan, scan_datasets
+from flowtuner.engine.data.settings import picture_entries
+from flowtuner.engine.family import Family, Vae
+from flowtuner.engine.feed import Feed, Rows
+from flowtuner.engine.precision import Precision
+from flowtuner.engine.run import CacheReport
+from flowtuner.engine.validation import texts_to_encode
+from flowtuner.options import LoadedConfig
+
+QUARANTINE = "quarantine.json"
+UNCONDITIONAL = ""
+
+ReportStage = Callable[[str, str, str, int, int], None]
+
+
+class Library:
+    """Everything a run trains on; pictures are looked at and models opened only when something is missing."""
+
+    def __init__(
+        self, loaded: LoadedConfig, family: Family, precision: Precision, device: torch.device, report: ReportStage
+    ) -> None:
+        self._config = loaded.config
+        self._entries = loaded.datasets
+        self._family = family
+        self._dtype = precision.base
+        self._device = device
+        self._report = report
+        self._vae: Vae | None = None
+
+    @cached_property
+    def scan(self) -> Scan:
+        """The usable pictures, and those set aside."""
+        index = index_root(self._config)
+        found = scan_datasets(self._entries, self._config, index_dir=index, report=self._report_scan)
+        self._record_quarantine([(fault.path, fault.reason) for fault in found.quarantined])
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that decides what the n-th micro batch holds."""
+        digest = hashlib.sha256()
+        for sample in self.scan.samples:
+            digest.update(repr((sample.dataset_id, sample.content, sample.captions, sample.plan)).encode())
+        return digest.hexdigest()
+
+    def cache_text(self) -> dict[str, Any]:
+        """Encodes captions, validation prompts and the empty prompt, as far as they are missing."""
+        captions = [caption for sample in self.scan.samples for caption in sample.captions]
+        entry = find_text_entry(self._entries)
+        report = self._text.encode_missing(
+            [UNCONDITIONAL, *captions, *texts_to_encode(self._config)],
+            lambda: self._family.load_text_encoder(self._dtype, self._device),
+            batch_size=_first(entry and entry.text_encoder_batch_size, self._config.text_encoder_batch_size, 1),
+            write_rows=_first(entry and entry.write_batch_size, self._config.write_batch_size, 128),
+            report=lambda done, total: self._report("text_cache", "running", "encoding text", done, total),
+        )
+        self._let_go()
+        return self._finish("text_cache", "text", report)
+
+    def cache_latents(self) -> dict[str, Any]:
+        """Encodes the pictures that are missing."""
+        report = self._latents.encode_missing(
+            self.scan.samples,
+            self._open_encoder,
+            device=self._device,
+            batch_size=self._config.vae_batch_size,
+            write_rows=_first(self._config.write_batch_size, 128),
+            report=lambda done, total: self._report("vae_cache", "running", "encoding pictures", done, total),
+        )
+        self._vae = None
+        self._let_go()
+        faults = (*((fault.path, fault.reason) for fault in self.scan.quarantined), *report.quarantined)
+        self._record_quarantine(list(faults))
+        whole = CacheReport(report.total, report.hits, report.encoded, report.seconds, faults)
+        return self._finish("vae_cache", "pictures", whole)
+
+    def open_sampler(self, seed: int) -> Sampler:
+        """The order of the run: over the pictures that are in the cache."""
+        usable = [sample for sample in self.scan.samples if self._latents.has(sample)]
+        return Sampler(
+            usable,
+            picture_entries(self._entries),
+            self._config.train_batch_size,
+            seed,
+            accumulation=self._config.gradient_accumulation_steps,
+            oversubscribe=self._config.allow_dataset_oversubscription,
+            keep_small_buckets=self._config.disable_bucket_pruning,
+        )
+
+    def open_feed(self, seed: int) -> Feed:
+        """The way from the caches to the training loop."""
+        return Feed(
+            self.open_sampler(seed),
+            self._family,
+            self._read_latent,
+            self.read_text,
+            self._config.caption_dropout_probability,
+            seed,
+            self._device,
+            self._dtype,
+        )
+
+    def open_vae(self) -> Vae:
+        """The autoencoder, loaded once and kept for the next validation."""
+        if self._vae is None:
+            self._vae = self._family.load_vae(self._dtype, self._device)
+        return self._vae
+
+    def read_text(self, prompt: str) -> Rows:
+        """The encoded prompt."""
+        return self._text.read(prompt)
+
+    @cached_property
+    def _identity(self) -> CacheIdentity:
+        dtype = str(self._dtype).removeprefix("torch.")
+        identity = describe_identity(self._config, self._entries, self._source, dtype, self._family.max_text_tokens)
+        save_identity(self._config, self._source, identity)
+        return identity
+
+    @cached_property
+    def _source(self) -> Path:
+        from flowtuner.engine.families.parts.loading import locate_folder
+
+        return locate_folder(self._family.source)
+
+    @cached_property
+    def _text(self) -> TextCache:
+        identity = self._identity
+        store = Store(identity.text_root)
+        return TextCache(store, identity.encoder, identity.max_tokens, self._dtype)
+
+    @cached_property
+    def _latents(self) -> LatentCache:
+        identity = self._identity
+        stores = {root: Store(root) for root in dict.fromkeys(identity.latent_roots.values())}
+        by_dataset = {name: stores[root] for name, root in identity.latent_roots.items()}
+        return LatentCache(by_dataset, identity.vae, self._dtype)
+
+    def _read_latent(self, draw: Draw) -> torch.Tensor:
+        return self._latents.read(draw.sample)
+
+    def _open_encoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
+        vae = self.open_vae()
+        vae.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return vae.encode
+
+    def _report_scan(self, done: int, total: int) -> None:
+        self._report("text_cache", "running", "looking at the pictures", done, total)
+
+    def _record_quarantine(self, faults: list[tuple[str, str]]) -> None:
+        listed = [{"path": path, "reason": reason} for path, reason in faults]
+        durable.write_json(Path(self._config.output_dir) / QUARANTINE, listed)
+
+    def _finish(self, key: str, noun: str, report: CacheReport) -> dict[str, Any]:
+        self._report(
+            key, "completed", f"{noun}: {report.hits} cached, {report.encoded} encoded", report.total, report.total
+        )
+        return vars(report) | {"quarantined": [list(fault) for fault in report.quarantined]}
+
+    def _let_go(self) -> None:
+        # Encoders leave memory before the model comes.
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _first(*values: Any) -> Any:
+    return next(value for value in values if value)
