@@ -1,0 +1,129 @@
+"""Pixels: orientation, colour modes, crops, and every kind of broken file."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from flowtuner.engine.data.images import UnusableImageError, load_pixels, probe_image, quiet_decoding
+from flowtuner.engine.data.sample import Plan, Sample
+from PIL import Image, ImageOps
+
+
+def sample_of(path, plan=None):
+    facts = probe_image(path.read_bytes())
+    size = (facts.height, facts.width) if facts.orientation > 4 else (facts.width, facts.height)
+    return Sample("d", str(path), facts.content, ("",), plan or Plan(facts.orientation, size, (0, 0, *size)))
+
+
+def as_bytes(pixels):
+    return np.rint((pixels.transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(draw, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = draw("turned.png", size=(24, 16), exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    assert np.array_equal(as_bytes(load_pixels(sample_of(path))), expected)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif", "tif"])
+def test_formats(draw, suffix):
+    path = draw(f"picture.{suffix}", size=(48, 32))
+    pixels = load_pixels(sample_of(path))
+    assert pixels.shape == (3, 32, 48) and pixels.dtype == np.float32 and pixels.flags.c_contiguous
+    assert -1 <= pixels.min() < pixels.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        (Image.new("RGBA", (8, 8), (255, 0, 0, 0)), (255, 255, 255)),
+        (Image.new("RGBA", (8, 8), (10, 20, 30, 255)), (10, 20, 30)),
+        (Image.new("LA", (8, 8), (0, 0)), (255, 255, 255)),
+        (Image.new("L", (8, 8), 77), (77, 77, 77)),
+        (Image.new("1", (8, 8), 1), (255, 255, 255)),
+        (Image.new("P", (8, 8), 0), (0, 0, 0)),
+        (Image.fromarray(np.full((8, 8), 0x8012, dtype=np.uint16)), (128, 128, 128)),
+    ],
+)
+def test_modes_become_rgb(tmp_path, image, expected):
+    image.save(tmp_path / "mode.png")
+    assert tuple(as_bytes(load_pixels(sample_of(tmp_path / "mode.png")))[0, 0]) == expected
+
+
+def test_crop_takes_the_planned_part(draw):
+    path = draw("picture.png", size=(40, 30))
+    whole = as_bytes(load_pixels(sample_of(path)))
+    part = as_bytes(load_pixels(sample_of(path, Plan(1, (40, 30), (5, 3, 16, 8)))))
+    assert np.array_equal(part, whole[3:11, 5:21])
+
+
+def test_resize_of_a_part_equals_the_part_of_the_resize(draw):
+    path = draw("smooth.png", size=(40, 30))
+    with Image.open(path) as image:
+        smooth = image.resize((400, 300))
+    smooth.save(path)
+    whole = as_bytes(load_pixels(sample_of(path, Plan(1, (200, 150), (0, 0, 200, 150))))).astype(int)
+    part = as_bytes(load_pixels(sample_of(path, Plan(1, (200, 150), (33, 21, 64, 64))))).astype(int)
+    assert np.abs(part - whole[21:85, 33:97]).max() <= 1
+
+
+def test_jpeg_draft_is_near_the_full_decode(tmp_path, draw):
+    path = draw("photo.png", size=(40, 30))
+    with Image.open(path) as image:
+        image.resize((1600, 1200), Image.Resampling.BICUBIC).save(tmp_path / "photo.jpg", quality=95)
+    pixels = as_bytes(load_pixels(sample_of(tmp_path / "photo.jpg", Plan(1, (200, 150), (0, 0, 200, 150))))).astype(int)
+    with Image.open(tmp_path / "photo.jpg") as image:
+        full = np.asarray(image.resize((200, 150), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(pixels - full).mean() < 1.0
+
+
+def damaged_files():
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "PNG")
+    png = buffer.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "JPEG")
+    jpeg = buffer.getvalue()
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + png[24:29]
+    bomb = png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:]
+    return {
+        "truncated png": (png[: len(png) // 2], "damaged"),
+        "truncated jpeg": (jpeg[: len(jpeg) // 2], "damaged"),
+        "flipped bits": (png[:200] + bytes(byte ^ 255 for byte in png[200:260]) + png[260:], "damaged"),
+        "header only": (png[:33], "not a picture"),
+        "text": (b"this is no picture", "not a picture"),
+        "html": (b"<html><body>404</body></html>", "not a picture"),
+        "nothing": (b"", "not a picture"),
+        "bomb": (bomb, "too many pixels"),
+        "zero size": (png[:16] + bytes(8) + png[24:], ""),
+    }
+
+
+@pytest.mark.parametrize("name", damaged_files())
+def test_damaged_files_are_refused_with_a_reason(name):
+    data, reason = damaged_files()[name]
+    with quiet_decoding(), pytest.raises(UnusableImageError) as caught:
+        probe_image(data)
+    assert reason in str(caught.value)
+
+
+def test_file_that_changed_since_the_scan_is_refused(draw):
+    sample = sample_of(draw("picture.png"))
+    draw("picture.png", seed=1)
+    with pytest.raises(UnusableImageError, match="changed since the scan"):
+        load_pixels(sample)
+
+
+def test_file_that_vanished_is_refused(draw):
+    path = draw("picture.png")
+    sample = sample_of(path)
+    path.unlink()
+    with pytest.raises(UnusableImageError, match="cannot be read"):
+        load_pixels(sample)
