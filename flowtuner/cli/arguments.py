@@ -1,0 +1,53 @@
+"""The arguments that several commands share, and the options that stand among them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowtuner.options import LoadedConfig
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's options come from: an environment, a file, flags and values, the later winning."""
+
+    env: str | None = None
+    config_file: Path | None = None
+    flags: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> LoadedConfig:
+        """Reads and checks the options; raises ConfigError with every fault."""
+        from flowtuner.options import load
+
+        return load(env=self.env, config_file=self.config_file, flags=self.flags, values=self.values)
+
+    def parameters(self) -> dict[str, Any]:
+        """The same options as parameters of a flow, which reads the file itself: its placeholders may hold secrets."""
+        from flowtuner.options import read_flags
+
+        config = {**read_flags(self.flags), **self.values}
+        return {"config": config, "env": self.env, "config_file": str(self.config_file) if self.config_file else None}
+
+
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """A parser for one command; words it does not know must not be taken for abbreviations."""
+    return argparse.ArgumentParser(prog=f"flowtuner {name}", description=description, allow_abbrev=False)
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say where the options come from."""
+    parser.add_argument("--env", metavar="NAME", help="use config/NAME/config.json (or .toml)")
+    parser.add_argument("--config", metavar="FILE", type=Path, help="use this JSON or TOML file")
+    parser.epilog = "Any option may follow as --name=value, --name value or --flag; docs/options.md lists them."
+
+
+def parse_source(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[argparse.Namespace, Source]:
+    """Parses a command's own arguments; all others are options of the run."""
+    known, flags = parser.parse_known_args(argv)
+    return known, Source(known.env, known.config, tuple(flags))

@@ -1,0 +1,74 @@
+"""SIGTERM and Ctrl-C: the first asks the run to save and leave, a second Ctrl-C ends everything at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from flowtuner.cli.exits import Exit
+from flowtuner.cli.output import tell
+
+ENGINE = b"flowtuner.engine.worker"
+
+
+class Preempted(BaseException):
+    """SIGTERM reached a run outside of its flow; no Exception, so that nothing on the way swallows it."""
+
+
+class Stops:
+    """Handles the signals of one run; Prefect's own SIGTERM handler, inside the flow, hands them on to ours."""
+
+    def __init__(self) -> None:
+        self.is_preempted = False
+        self.is_interrupted = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number, handle in ((signal.SIGTERM, self._on_sigterm), (signal.SIGINT, self._on_sigint)):
+            # Only the main thread may; elsewhere the signals are the embedding program's.
+            with contextlib.suppress(ValueError):
+                self._before[number] = signal.signal(number, handle)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        if not self.is_preempted:
+            self.is_preempted = True
+            raise Preempted
+
+    def _on_sigint(self, number: int, frame: FrameType | None) -> None:
+        if self.is_interrupted:
+            end_engines(os.getpid())
+            tell("\nstopped at once; steps since the last checkpoint are lost")
+            os._exit(Exit.INTERRUPTED)
+        self.is_interrupted = True
+        tell("\ninterrupted: saving a checkpoint (Ctrl-C again stops at once and saves nothing)")
+        raise KeyboardInterrupt
+
+
+def end_engines(parent: int) -> list[int]:
+    """Kills the engine processes a process started, and says which; where there is no /proc they end by themselves."""
+    ended = []
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        for pid in map(int, _read(task).split()):
+            if ENGINE in _read(Path(f"/proc/{pid}/cmdline")):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                    ended.append(pid)
+    return ended
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it ended meanwhile
+        return b""

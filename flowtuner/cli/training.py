@@ -1,0 +1,33 @@
+"""One run from the command line: checked first, within seconds, then trained as a flow in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flowtuner.cli.arguments import Source
+from flowtuner.cli.exits import Exit
+from flowtuner.cli.findings import has_errors, load_and_inspect, tell_findings
+from flowtuner.cli.flow import FlowCall, run_flow
+from flowtuner.cli.output import tell
+
+TRAIN = "flows.train:train"
+CACHE = "flows.cache:cache"
+
+
+def run_training(
+    source: Source | None = None, *, values: Mapping[str, Any] | None = None, as_json: bool = False
+) -> int:
+    """Trains what the options describe; nothing is started if anything is wrong with them."""
+    return run_checked(TRAIN, source or Source(values=dict(values or {})), as_json)
+
+
+def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
+    """Runs a flow that takes options, after all that can be known about them was found right."""
+    loaded, findings = load_and_inspect(source)
+    tell_findings(findings)
+    if loaded is None or has_errors(findings):
+        tell("Nothing was started.")
+        return Exit.CONFIGURATION
+    return run_flow(FlowCall(entrypoint, source.parameters(), Path(loaded.config.output_dir)), as_json)
