@@ -21,7 +21,8 @@ class Ema:
         self._parameters: list[torch.Tensor] = list(parameters)
         self._decay = config.ema_decay
         self._interval = max(config.ema_update_interval or 1, 1)
-        self._on_cpu = config.ema_device == "cpu"
+        self._on_cpu = config.ema_cpu_only or config.ema_device == "cpu"
+        self._is_tensorwise = config.ema_foreach_disable
         # In bfloat16 the average would stand still: one part in two hundred is below its resolution.
         self._average = [tensor.clone() for tensor in self._present()]
 
@@ -31,7 +32,11 @@ class Ema:
         if step % self._interval:
             return
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self._average, self._present(), 1 - decay)
+        if not self._is_tensorwise:
+            torch._foreach_lerp_(self._average, self._present(), 1 - decay)
+            return
+        for average, present in zip(self._average, self._present(), strict=True):
+            average.lerp_(present, 1 - decay)
 
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import torch
 
 from flowtuner.engine.adapters.part import TrainedPart
 from flowtuner.engine.families.parts.weights import copy_into, read_metadata, read_weights, write_weights
-from flowtuner.errors import CheckpointError
+from flowtuner.errors import CheckpointError, ConfigError, Fault
 
 if TYPE_CHECKING:
     from flowtuner.engine.family import Family
@@ -26,9 +26,9 @@ ADAPTER = "default"
 
 def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, precision: Precision) -> TrainedPart:
     """Freezes the model and injects low-rank matrices into the family's target modules."""
-    rank = config.lora_rank
-    alpha = rank if config.lora_alpha is None else config.lora_alpha
-    _inject(model, rank, alpha, config.lora_dropout or 0.0, list(family.lora_targets))
+    settings = _choose_settings(config, family)
+    start = "gaussian" if config.lora_init_type == "gaussian" else True
+    _inject(model, settings, lora_dropout=config.lora_dropout, init_lora_weights=start)
     model.requires_grad_(False)
     named = {}
     for name, parameter in model.named_parameters():
@@ -36,7 +36,7 @@ def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, preci
             parameter.data = parameter.data.to(precision.adapter)
             parameter.requires_grad_(True)
             named[_file_name(name, family.component)] = parameter
-    part = Lora(named, family, {"r": rank, "lora_alpha": alpha, "target_modules": list(family.lora_targets)})
+    part = Lora(named, family, settings)
     if config.init_lora:
         part.read(_find_weights(Path(config.init_lora)))
     return part
@@ -45,7 +45,7 @@ def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, preci
 def load_adapter(model: torch.nn.Module, path: Path, component: str = "transformer") -> torch.nn.Module:
     """Puts a saved LoRA onto a fresh diffusers model, rank, alpha and targets as the file says."""
     settings = _read_settings(path, component)
-    _inject(model, settings["r"], settings["lora_alpha"], 0.0, list(settings["target_modules"]))
+    _inject(model, settings)
     named = {
         _file_name(name, component): parameter for name, parameter in model.named_parameters() if f".{ADAPTER}." in name
     }
@@ -95,17 +95,33 @@ class Lora(TrainedPart):
         }
 
 
-def _inject(model: torch.nn.Module, rank: int, alpha: float, dropout: float, targets: list[str]) -> None:
+def _choose_settings(config: TrainingConfig, family: Family) -> dict[str, Any]:
+    if config.lora_init_type not in ("default", "gaussian"):
+        problem = "it changes the base weights, so the adapter file alone would not give the trained pictures"
+        raise ConfigError([Fault("lora_init_type", config.lora_init_type, "", problem, "default, gaussian")])
+    return {
+        "r": config.lora_rank,
+        "lora_alpha": config.lora_rank if config.lora_alpha is None else config.lora_alpha,
+        "target_modules": list(config.lora_target_modules or family.lora_targets),
+        "use_dora": config.use_dora,
+    }
+
+
+def _inject(model: torch.nn.Module, settings: Mapping[str, Any], **training: Any) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
-    settings = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=targets, init_lora_weights=True
-    )
-    inject_adapter_in_model(settings, model, adapter_name=ADAPTER)
+    try:
+        inject_adapter_in_model(LoraConfig(**settings, **training), model, adapter_name=ADAPTER)
+    except ValueError as error:
+        targets = ", ".join(settings["target_modules"])
+        problem = f"no layer of the model takes the adapter: {error}"
+        raise ConfigError([Fault("lora_target_modules", targets, "", problem)]) from error
 
 
 def _file_name(name: str, component: str) -> str:
-    return f"{component}.{name.replace(f'.{ADAPTER}.', '.')}"
+    # peft drops the last word of DoRA's magnitudes too.
+    plain = name.replace(f".{ADAPTER}.", ".").replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+    return f"{component}.{plain}"
 
 
 def _find_weights(path: Path) -> Path:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from flowtuner.engine.family import Family, Rows
     from flowtuner.options import TrainingConfig
 
-HUBER_C = 0.1
-"""Where the robust losses turn from squared to linear."""
-
 
 def compute_loss(
     family: Family,
@@ -34,30 +31,31 @@ def compute_loss(
     noisy = schedule.add_noise(clean, noise, timesteps).to(latents.dtype)
     prediction = family.predict(model, noisy, timesteps, text).float()
     target = schedule.target(clean, noise, timesteps)
+    error = measure(config, prediction, target)
     if not config.snr_gamma:
-        return measure(config.loss_type, prediction, target).mean()
-    per_sample = measure(config.loss_type, prediction, target).flatten(1).mean(1)
+        return error.mean()
+    per_sample = error.flatten(1).mean(1)
     return (per_sample * schedule.snr_weights(timesteps, config.snr_gamma)).mean()
 
 
-def measure(loss_type: str, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The loss of every element: `l2`, or the pseudo-Huber losses that outliers pull less."""
-    return MEASURES[loss_type](prediction, target)
+def measure(config: TrainingConfig, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The loss of every element: `l2`, or a pseudo-Huber one, which outliers pull less."""
+    return MEASURES[config.loss_type](prediction, target, config.huber_c)
 
 
-def _squared(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def _squared(prediction: torch.Tensor, target: torch.Tensor, bend: float) -> torch.Tensor:
     return functional.mse_loss(prediction, target, reduction="none")
 
 
-def _huber(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return HUBER_C * _smooth_l1(prediction, target)
+def _huber(prediction: torch.Tensor, target: torch.Tensor, bend: float) -> torch.Tensor:
+    return bend * _smooth_l1(prediction, target, bend)
 
 
-def _smooth_l1(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    return 2 * (((prediction - target) ** 2 + HUBER_C**2).sqrt() - HUBER_C)
+def _smooth_l1(prediction: torch.Tensor, target: torch.Tensor, bend: float) -> torch.Tensor:
+    return 2 * (((prediction - target) ** 2 + bend**2).sqrt() - bend)
 
 
-MEASURES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+MEASURES: dict[str, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
     "l2": _squared,
     "huber": _huber,
     "smooth_l1": _smooth_l1,

@@ -48,32 +48,40 @@ class PixArtSigma(Family):
         """Loads T5 and its tokenizer."""
         from transformers import T5EncoderModel, T5Tokenizer
 
-        from flowtuner.engine.families.parts.loading import translated
+        from flowtuner.engine.families.parts.loading import hub_options, translated
 
         with translated(self.source, "tokenizer"):
-            tokenizer = T5Tokenizer.from_pretrained(self.source, subfolder="tokenizer")
+            tokenizer = T5Tokenizer.from_pretrained(self.source, subfolder="tokenizer", revision=self.config.revision)
         with translated(self.source, "text_encoder"):
-            model = T5EncoderModel.from_pretrained(self.source, subfolder="text_encoder", dtype=dtype)
-        return T5Text(tokenizer, model.to(device).eval(), self.max_text_tokens)
+            model = T5EncoderModel.from_pretrained(
+                self.source, subfolder="text_encoder", dtype=dtype, **hub_options(self)
+            )
+        return T5Text(tokenizer, model.to(device).eval(), self.config.tokenizer_max_length or self.max_text_tokens)
 
     def load_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
         """Loads the autoencoder."""
         from diffusers import AutoencoderKL
 
-        from flowtuner.engine.families.parts.loading import translated
+        from flowtuner.engine.families.parts.loading import hub_options, translated
 
         with translated(self.source, "vae"):
-            module = AutoencoderKL.from_pretrained(self.source, subfolder="vae", torch_dtype=dtype)
+            module = AutoencoderKL.from_pretrained(self.source, subfolder="vae", torch_dtype=dtype, **hub_options(self))
+        if self.config.vae_enable_tiling:
+            module.enable_tiling()
+        if self.config.vae_enable_slicing:
+            module.enable_slicing()
         return KlVae(module.to(device).eval())
 
     def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """Loads the transformer."""
         from diffusers import PixArtTransformer2DModel
 
-        from flowtuner.engine.families.parts.loading import translated
+        from flowtuner.engine.families.parts.loading import hub_options, translated
 
         with translated(self.source, self.component):
-            model = PixArtTransformer2DModel.from_pretrained(self.source, subfolder=self.component, torch_dtype=dtype)
+            model = PixArtTransformer2DModel.from_pretrained(
+                self.source, subfolder=self.component, torch_dtype=dtype, **hub_options(self)
+            )
         loaded: torch.nn.Module = model.to(device).eval()
         return loaded
 
@@ -106,7 +114,7 @@ class PixArtSigma(Family):
         from flowtuner.engine.diffusion import Schedule
         from flowtuner.engine.families.parts.loading import load_scheduler
 
-        return Schedule.from_scheduler(load_scheduler(self.source))
+        return Schedule.from_scheduler(load_scheduler(self))
 
     def render_batch(
         self,
@@ -156,7 +164,7 @@ class PixArtSigma(Family):
         from flowtuner.engine.families.parts.loading import copy_other_parts, locate_folder
         from flowtuner.engine.families.parts.weights import save_model
 
-        copy_other_parts(locate_folder(self.source), target, self.component)
+        copy_other_parts(locate_folder(self), target, self.component)
         save_model(model, target / self.component)
 
     @classmethod
@@ -197,7 +205,7 @@ class PixArtSigma(Family):
             text_encoder=None,
             vae=vae.module,
             transformer=model,
-            scheduler=load_scheduler(self.source),
+            scheduler=load_scheduler(self),
         )
         pipeline.set_progress_bar_config(disable=True)
         return pipeline

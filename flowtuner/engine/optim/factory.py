@@ -38,6 +38,7 @@ RECIPES = {
     "torch-asgd": Recipe(torch.optim.ASGD, {"weight_decay": 0.0}),
     "torch-nadam": Recipe(torch.optim.NAdam, {"betas": BETAS, "weight_decay": 0.0, "eps": 1e-8}),
     "torch-radam": Recipe(torch.optim.RAdam, {"betas": BETAS, "weight_decay": 0.0, "eps": 1e-8}),
+    "torch-rprop": Recipe(torch.optim.Rprop),
     "torch-rmsprop": Recipe(torch.optim.RMSprop, {"alpha": 0.99, "weight_decay": 0.0, "eps": 1e-8}),
 }
 ALIASES = {"adamw": "torch-adamw", "adam": "torch-adam"}
@@ -50,6 +51,7 @@ PACKAGES = {
     "adamw_schedulefree": "schedulefree",
     "soap": "soap",
     "muon": "muon",
+    "torch-muon": "torch (for matrices only, so it needs a second optimizer beside it)",
 }
 
 
@@ -59,10 +61,13 @@ def create_optimizer(
     """Builds the optimizer that the options name, with their settings over its defaults."""
     recipe = find_recipe(config.optimizer)
     settings = recipe.settings | _read_settings(config, recipe)
-    if "fused" in settings and device.type not in ("cpu", "cuda"):
-        settings["fused"] = False
-    # The loop sets the rate before every step; Adafactor and its like read it from the group too.
-    return recipe.make(list(parameters), lr=config.learning_rate, **settings)  # type: ignore[call-arg]
+    if not config.fuse_optimizer or device.type not in ("cpu", "cuda"):
+        settings.pop("fused", None)
+    try:
+        return recipe.make(list(parameters), lr=config.learning_rate, **settings)  # type: ignore[call-arg]
+    except (TypeError, ValueError) as error:
+        value = config.optimizer_config
+        raise ConfigError([Fault("optimizer_config", value, "", f"{config.optimizer} refuses it: {error}")]) from error
 
 
 def find_recipe(name: str) -> Recipe:
@@ -71,7 +76,7 @@ def find_recipe(name: str) -> Recipe:
     if known in RECIPES:
         return RECIPES[known]
     package = next((package for prefix, package in PACKAGES.items() if name.startswith(prefix)), None)
-    problem = f"it needs the package {package}, which the engine does not drive yet" if package else "no such optimizer"
+    problem = f"the engine does not drive it yet; it needs {package}" if package else "no such optimizer"
     raise ConfigError(
         [Fault("optimizer", name, "", problem, ", ".join(RECIPES), "adamw_bf16 or torch-adamw suit most")]
     )

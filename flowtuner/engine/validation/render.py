@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def run_validation(
     folder = output_dir / FOLDER
     shots: list[Shot] = []
     try:
-        shots = list(_plan(config))
+        shots = list(_plan(config, step))
         folder.mkdir(parents=True, exist_ok=True)
         with _undisturbed(model, config, ema_weights):
             for shot, image in _draw(family, model, vae_loader, embeds, config, shots, is_stopped):
@@ -81,24 +82,24 @@ def run_validation(
     return ValidationReport(step, tuple(images), sheet, prompts, error)
 
 
-def _plan(config: TrainingConfig) -> Iterator[Shot]:
+def _plan(config: TrainingConfig, step: int) -> Iterator[Shot]:
     prompts = validation_prompts(config)
     if not prompts:
         return
     sizes = parse_resolutions(config.validation_resolution, config.aspect_bucket_alignment)
-    seed = _choose_seed(config)
+    seed = _choose_seed(config, step)
     for size in sizes:
         for prompt in prompts:
             for number in range(config.num_validation_images or 1):
                 yield Shot(prompt, size, number, seed + number)
 
 
-def _choose_seed(config: TrainingConfig) -> int:
+def _choose_seed(config: TrainingConfig, step: int) -> int:
     """The validation's own seed, else the run's, else 0; a seed of 0 is a seed."""
-    for seed in (config.validation_seed, config.seed):
-        if seed is not None and seed >= 0:
-            return seed
-    return 0
+    given = [seed for seed in (config.validation_seed, config.seed) if seed is not None and seed >= 0]
+    seed = given[0] if given else 0
+    # Another one each time, but the same again when a resumed run comes back to this step.
+    return zlib.crc32(f"{seed} {step}".encode()) if config.validation_randomize else seed
 
 
 def _draw(

@@ -7,11 +7,14 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from flowtuner.errors import ModelError
+
+if TYPE_CHECKING:
+    from flowtuner.engine.family import Family
 
 
 @contextlib.contextmanager
@@ -33,23 +36,33 @@ def muted_deprecations() -> Iterator[None]:
         yield
 
 
-def load_scheduler(source: str | Path) -> Any:
+def hub_options(family: Family) -> dict[str, str]:
+    """Which version of the weights a Hub id means."""
+    wanted = {"revision": family.config.revision, "variant": family.config.variant}
+    return {name: value for name, value in wanted.items() if value}
+
+
+def load_scheduler(family: Family) -> Any:
     """The source's own sampler, of whatever class its configuration names."""
     import diffusers
 
-    with translated(source, "scheduler"):
-        config = diffusers.DDPMScheduler.load_config(source, subfolder="scheduler")  # any class reads it alike
+    with translated(family.source, "scheduler"):
+        # Any scheduler class reads the file alike; the file says which one is meant.
+        config = diffusers.DDPMScheduler.load_config(
+            family.source, subfolder="scheduler", revision=family.config.revision
+        )
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
-def locate_folder(source: str | Path) -> Path:
+def locate_folder(family: Family) -> Path:
     """The source as a local folder; a Hub id is completed in the Hub cache first."""
-    if Path(source).expanduser().is_dir():
-        return Path(source).expanduser()
+    folder = Path(family.source).expanduser()
+    if folder.is_dir():
+        return folder
     from diffusers import DiffusionPipeline
 
-    with translated(source, "the pipeline"):
-        return Path(DiffusionPipeline.download(str(source)))
+    with translated(family.source, "the pipeline"):
+        return Path(DiffusionPipeline.download(str(family.source), **hub_options(family)))
 
 
 def copy_other_parts(source: Path, target: Path, replaced: str) -> None:
