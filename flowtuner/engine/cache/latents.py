@@ -63,7 +63,9 @@ class LatentCache:
         report: Report,
     ) -> CacheReport:
         """Encodes the pictures that no shard holds; what cannot be decoded or encoded is set aside and reported."""
-        distinct = {(id(self.stores[one.dataset_id]), self._key(one)): one for one in reversed(samples)}
+        distinct: dict[tuple[int, str], Sample] = {}
+        for sample in samples:
+            distinct.setdefault((id(self.stores[sample.dataset_id]), self._key(sample)), sample)
         missing = [sample for sample in distinct.values() if not self.has(sample)]
         progress = Progress(len(missing), report)
         faults: Faults = []
@@ -71,14 +73,14 @@ class LatentCache:
         if missing:
             encode = open_encoder()
             for store, own in self._by_store(missing):
+                store.remove_damaged()
                 with store.writer(write_rows) as writer:
                     work = _Work(writer, progress, faults)
                     self._encode_all(own, encode, device, batch_size, work)
                     encoded += work.encoded
             if faults and not encoded and len(missing) == len(distinct):
-                raise DataError(
-                    "none of the pictures can be encoded:\n" + "\n".join(f"  - {p}: {r}" for p, r in faults)
-                )
+                listed = "\n".join(f"  - {path}: {reason}" for path, reason in faults[:NAMED_FAULTS])
+                raise DataError(f"none of the {len(faults)} pictures can be encoded:\n{listed}")
         progress.finish()
         return CacheReport(len(distinct), len(distinct) - len(missing), encoded, progress.seconds, tuple(faults))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = "flowtuner-cache-1"
+PREFIX = "rows-"
 SUFFIX = ".safetensors"
 LARGEST_HEADER = 100_000_000
 STALE_PART_S = 24 * 3600
@@ -42,21 +43,36 @@ class Shard:
         return [[{str(k): str(v) for k, v in row.items()} for row in group] for group in json.loads(self.origins_json)]
 
 
+@dataclass(frozen=True)
+class Damage:
+    """A file among the shards that is of no use, and whether it is one of ours that may go."""
+
+    path: Path
+    reason: str
+    is_removable: bool
+
+
 class DamagedShardError(ValueError):
     """A file among the shards cannot be read as one; the text says why."""
 
 
-def list_shards(root: Path) -> tuple[list[Shard], list[tuple[Path, str]]]:
-    """The shards of a store, oldest first, and the files that are not usable, with the reason."""
+class ForeignShardError(DamagedShardError):
+    """A file among the shards is whole, but of another program or version."""
+
+
+def list_shards(root: Path) -> tuple[list[Shard], list[Damage]]:
+    """The shards of a store, oldest first, and the files that are of no use."""
     shards: list[Shard] = []
-    damaged: list[tuple[Path, str]] = []
+    damaged: list[Damage] = []
     for path in _shard_files(root):
         try:
             shards.append(read_header(path))
         except FileNotFoundError:
             continue
-        except (DamagedShardError, OSError) as error:
-            damaged.append((path, str(error)))
+        except (ForeignShardError, OSError) as error:
+            damaged.append(Damage(path, str(error), is_removable=False))
+        except DamagedShardError as error:
+            damaged.append(Damage(path, str(error), is_removable=path.name.startswith(PREFIX)))
     return shards, damaged
 
 
@@ -109,7 +125,7 @@ def _shard_files(root: Path) -> Iterator[Path]:
 def _parse(path: Path, size: int, data_start: int, header: dict[str, Any]) -> Shard:
     metadata = header.pop("__metadata__")
     if metadata["format"] != FORMAT:
-        raise DamagedShardError(f"it has another format than {FORMAT}")
+        raise ForeignShardError(f"it has another format than {FORMAT}")
     keys = tuple(tuple(group) for group in json.loads(metadata["keys"]))
     groups: tuple[dict[str, TensorPlace], ...] = tuple({} for _ in keys)
     end = 0

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import torch
 from safetensors.torch import save
 
 from flowtuner import durable
-from flowtuner.engine.cache.shards import SUFFIX, Origin, Shard, list_shards, pack_metadata, read_header
+from flowtuner.engine.cache.shards import PREFIX, SUFFIX, Damage, Origin, Shard, list_shards, pack_metadata, read_header
 from flowtuner.engine.cache.shards import remove_stale_parts as _remove_stale_parts
 from flowtuner.errors import DataError
 
@@ -41,7 +42,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.damaged: list[tuple[Path, str]] = []
+        self.damaged: list[Damage] = []
         self._places: dict[str, tuple[Shard, int, int]] = {}
         self._maps: dict[Path, torch.UntypedStorage] = {}
         self.refresh()
@@ -74,27 +75,26 @@ class Store:
         for name, place in shard.tensors[group].items():
             dtype = DTYPES[place.dtype]
             shape = place.shape[1:]
-            count = _count(shape)
-            start = place.offset // dtype.itemsize + row * count
-            rows[name] = torch.empty(0, dtype=dtype).set_(storage, start, shape)
+            start = place.offset // dtype.itemsize + row * math.prod(shape)
+            rows[name] = torch.empty(0, dtype=dtype).set_(storage, start, shape, _strides(shape))
         return rows
 
     def writer(self, rows: int = MOST_ROWS) -> Writer:
         """A context that collects rows and writes a shard whenever `rows` of them are there, and at its end."""
         return Writer(self, max(1, min(rows, MOST_ROWS)))
 
-    def remove_damaged(self) -> list[tuple[Path, str]]:
-        """Removes the shards that cannot be read, and says which; files of other programs stay."""
-        removed = [(path, reason) for path, reason in self.damaged if path.name.startswith(_PREFIX)]
-        for path, _ in removed:
-            path.unlink(missing_ok=True)
-        self.damaged = [fault for fault in self.damaged if fault not in removed]
+    def remove_damaged(self) -> list[Damage]:
+        """Removes the shards that cannot be read, and says which; files of other programs and versions stay."""
+        removed = [damage for damage in self.damaged if damage.is_removable]
+        for damage in removed:
+            damage.path.unlink(missing_ok=True)
+        self.damaged = [damage for damage in self.damaged if not damage.is_removable]
         return removed
 
     def add_shard(self, keys: list[list[str]], origins: list[list[Origin]], tensors: Rows) -> None:
         """Writes one shard under a name that nobody else has, and takes it into the index."""
         # Time first, so that names sort by age; a random part, so that processes never meet.
-        path = self.root / f"{_PREFIX}{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+        path = self.root / f"{PREFIX}{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
         try:
             durable.write_bytes(path, save(tensors, pack_metadata(keys, origins)))
         except OSError as error:
@@ -103,7 +103,7 @@ class Store:
 
     def _index(self, shard: Shard) -> None:
         if any(place.dtype not in DTYPES for group in shard.tensors for place in group.values()):
-            self.damaged.append((shard.path, "it holds numbers of an unknown type"))
+            self.damaged.append(Damage(shard.path, "it holds numbers of an unknown type", is_removable=False))
             return
         for group, keys in enumerate(shard.keys):
             for row, key in enumerate(keys):
@@ -113,10 +113,10 @@ class Store:
         storage = self._maps.get(shard.path)
         if storage is None:
             try:
-                storage = torch.UntypedStorage.from_file(str(shard.path), shared=False, nbytes=shard.size)
+                mapped = torch.UntypedStorage.from_file(str(shard.path), shared=False, nbytes=shard.size)
             except (OSError, RuntimeError) as error:
                 raise DataError(f"the cache file {shard.path} cannot be read any more: {error}.") from error
-            self._maps[shard.path] = storage
+            storage = self._maps[shard.path] = cast(torch.UntypedStorage, mapped)
         return storage
 
 
@@ -155,7 +155,8 @@ class Writer:
         stacked: Rows = {}
         for number, (signature, rows) in enumerate(groups.items()):
             for name, _, _ in signature:
-                stacked[f"{number}.{name}"] = torch.stack([tensors[name].detach().cpu() for _, tensors, _ in rows])
+                column = torch.stack([tensors[name].detach().cpu() for _, tensors, _ in rows])
+                stacked[f"{number}.{name}"] = column.contiguous()
         self._store.add_shard(
             [[key for key, _, _ in rows] for rows in groups.values()],
             [[origin for _, _, origin in rows] for rows in groups.values()],
@@ -163,11 +164,5 @@ class Writer:
         )
 
 
-_PREFIX = "rows-"
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[place + 1 :]) for place in range(len(shape)))

@@ -57,6 +57,7 @@ class TextCache:
         missing = [prompt for prompt in distinct if not self.has(prompt)]
         progress = Progress(len(missing), report)
         if missing:
+            self.store.remove_damaged()
             with self.store.writer(write_rows) as writer:
                 self._encode(missing, open_encoder(), batch_size, writer, progress)
         progress.finish()

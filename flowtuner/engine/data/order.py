@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +27,13 @@ def permute(count: int, *words: int | str) -> Indices:
     """A permutation of range(count) that depends on the words alone."""
     # NumPy may change its own shuffles between versions (NEP 19); a resumed run must not notice an update.
     keys = _spread(np.arange(count, dtype=np.uint64) * np.uint64(GOLDEN) + np.uint64(hash_words(*words)))
-    return np.argsort(keys, kind="stable")
+    order: Indices = np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+    return order
 
 
-def _spread(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _spread(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     # SplitMix64's finaliser: a bijection, so no two keys are equal.
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    spread: npt.NDArray[np.uint64] = values ^ (values >> np.uint64(31))
+    return spread

@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flowtuner.engine.data.scan import scan_datasets
 from PIL import Image
+
+from flowtuner.engine.data.scan import scan_datasets
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Bucket arithmetic against SimpleTuner's own figures, and the crop rules."""
 
 import pytest
+
 from flowtuner.engine.data.buckets import find_bucket, find_exclusion, make_plan
 from flowtuner.engine.data.settings import CropSettings, resolve_dataset
 from flowtuner.errors import DataError
@@ -80,7 +81,9 @@ def test_orientation_turns_the_bucket():
 def test_crop_aspects():
     settings = {"crop": True, "aspect_choices": ((1.0, 1.0), (0.5, 0.0), (2.0, 1.0))}
     assert make_plan((1900, 1000), 1, "a", CropSettings(True, 512, aspect="closest", **settings)).bucket == (1024, 512)
-    seen = {make_plan((900, 900), 1, str(n), CropSettings(True, 512, aspect="random", **settings)).bucket for n in range(40)}
+    seen = {
+        make_plan((900, 900), 1, str(n), CropSettings(True, 512, aspect="random", **settings)).bucket for n in range(40)
+    }
     assert seen == {(512, 512), (1024, 512)}
     assert make_plan((900, 600), 1, "a", CropSettings(True, 512, crop=True, aspect="preserve")).bucket == (768, 512)
 

@@ -6,9 +6,10 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
+
 from flowtuner.engine.data.images import UnusableImageError, load_pixels, probe_image, quiet_decoding
 from flowtuner.engine.data.sample import Plan, Sample
-from PIL import Image, ImageOps
 
 
 def sample_of(path, plan=None):

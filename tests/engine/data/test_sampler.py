@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from flowtuner.engine.data.order import permute
 from flowtuner.engine.data.sample import Plan, Sample
 from flowtuner.engine.data.sampler import Sampler

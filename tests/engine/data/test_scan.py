@@ -5,6 +5,7 @@ import os
 import time
 
 import pytest
+
 from flowtuner.engine.data.captions import MissingCaptionError, read_captions
 from flowtuner.engine.data.settings import CaptionSettings
 from flowtuner.errors import DataError
