@@ -1,0 +1,61 @@
+"""What signals do to a run: real signals to real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from flowtuner.cli.stops import Preempted, Stops, end_engines
+
+
+def test_sigterm_stops_once_and_is_remembered():
+    with Stops() as stops, pytest.raises(Preempted):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stops.is_preempted
+    assert not stops.is_interrupted
+
+
+def test_the_first_ctrl_c_raises_and_says_what_a_second_does(capsys):
+    with Stops() as stops, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert stops.is_interrupted
+    assert "Ctrl-C again stops at once" in capsys.readouterr().err
+
+
+def test_the_handlers_of_the_surrounding_program_come_back():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with Stops():
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_second_ctrl_c_leaves_at_once():
+    code = """
+import os, signal, time
+from flowtuner.cli.stops import Stops
+with Stops():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 130
+    assert "stopped at once" in done.stderr
+
+
+def test_only_engines_are_ended():
+    engine = [sys.executable, "-c", "import sys; sys.stdin.read()  # flowtuner.engine.worker"]
+    other = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with (
+        subprocess.Popen(engine, stdin=subprocess.PIPE, start_new_session=True) as ended,
+        subprocess.Popen(other, stdin=subprocess.PIPE, start_new_session=True) as spared,
+    ):
+        assert end_engines(os.getpid()) == [ended.pid]
+        assert ended.wait(10) == -signal.SIGKILL
+        spared.communicate()
+        assert spared.returncode == 0
