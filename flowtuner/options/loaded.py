@@ -1,0 +1,97 @@
+"""What loading gives: the checked options, the datasets, and where every value came from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from flowtuner.options.config import TrainingConfig
+from flowtuner.options.dataset import DatasetEntry
+from flowtuner.options.fields import Section, extra_of
+from flowtuner.options.origin import DEFAULT, Origin
+
+SECRET = re.compile(r"key|token|secret|password|credential|connection_string|headers|webhook_url|callback_url", re.I)
+PUBLIC = re.compile(r"key_prefix|tokenizer|max_tokens", re.I)
+HIDDEN = "***"
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A whole configuration; crosses the border to the engine as JSON."""
+
+    config: TrainingConfig
+    datasets: tuple[DatasetEntry, ...] = ()
+    origins: Mapping[str, Origin] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def origin(self, option: str) -> Origin:
+        """Where an option's value came from."""
+        return self.origins.get(option, DEFAULT)
+
+    def accepted_only(self) -> list[str]:
+        """What was asked for and has no effect yet, as `option=value`."""
+        found = accepted_only(self.config, self.origins)
+        for entry in self.datasets:
+            found += [f"{entry.id}: {name}" for name in _find_accepted(entry, entry.model_fields_set)]
+        return found
+
+    def redacted(self) -> dict[str, Any]:
+        """The options and datasets without anything that may be secret, fit to be shown and kept."""
+        shown: dict[str, Any] = hide_secrets(
+            {
+                "config": self.config.model_dump(mode="json"),
+                "datasets": [entry.model_dump(mode="json", exclude_defaults=True) for entry in self.datasets],
+            }
+        )
+        return shown
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain JSON values."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "datasets": [entry.model_dump(mode="json", exclude_unset=True) for entry in self.datasets],
+            "origins": {name: [origin.kind, origin.where] for name, origin in self.origins.items()},
+            "warnings": list(self.warnings),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Reads what `to_json` gave."""
+        return cls(
+            config=TrainingConfig.model_validate(value["config"]),
+            datasets=tuple(DatasetEntry.model_validate(entry) for entry in value["datasets"]),
+            origins={name: Origin(kind, where) for name, (kind, where) in value["origins"].items()},
+            warnings=tuple(value["warnings"]),
+        )
+
+
+def accepted_only(config: TrainingConfig, origins: Mapping[str, Origin]) -> list[str]:
+    """The options that were set, differ from their defaults, and have no effect yet."""
+    given = {name for name, origin in origins.items() if origin.kind != "default"}
+    return _find_accepted(config, given)
+
+
+def hide_secrets(value: Any) -> Any:
+    """A copy of nested values in which everything under a secret-looking key is hidden."""
+    if isinstance(value, dict):
+        return {key: HIDDEN if _is_secret(str(key), item) else hide_secrets(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [hide_secrets(item) for item in value]
+    return value
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    hides = SECRET.search(key) is not None and PUBLIC.search(key) is None
+    return hides and value not in (None, "", [], {}) and not isinstance(value, bool | int | float)
+
+
+def _find_accepted(record: Section, given: set[str]) -> list[str]:
+    found = []
+    for name, declared in type(record).model_fields.items():
+        extra, value = extra_of(declared), getattr(record, name)
+        default = None if declared.is_required() else declared.get_default(call_default_factory=True)
+        if name in given and extra.get("status") == "accepted" and value not in (default, *extra.get("built", ())):
+            found.append(f"{name}={value}" if isinstance(value, str | int | float) else name)
+    return found

@@ -1,0 +1,47 @@
+"""Where files are looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Places:
+    """The folders that relative paths may be meant from."""
+
+    working_dir: Path
+    config_dir: Path
+    config_file: Path | None = None
+
+    def find(self, path: str | Path) -> Path | None:
+        """The first existing file that a path may mean."""
+        return next((place for place in self.candidates(path) if place.is_file()), None)
+
+    def candidates(self, path: str | Path) -> Iterator[Path]:
+        """The places a path may mean, nearest first, each once."""
+        return iter(dict.fromkeys(place.absolute() for place in self._candidates(Path(path).expanduser())))
+
+    def create(self, path: str | Path) -> Path:
+        """The absolute form of a path that need not exist."""
+        return self.working_dir / Path(path).expanduser()
+
+    def _candidates(self, path: Path) -> Iterator[Path]:
+        if path.is_absolute():
+            yield path
+            return
+        inside = path.relative_to("config") if path.parts[:1] == ("config",) else path
+        yield self.working_dir / path
+        yield self.config_dir / inside
+        if self.config_file:
+            yield self.config_file.parent / path
+            yield self.config_file.parent.parent / inside
+        yield from (folder / inside for folder in packaged_folders())
+
+
+def packaged_folders() -> tuple[Path, ...]:
+    """The folders of examples that come with Flowtuner."""
+    root = Path(str(files("flowtuner") / "config"))
+    return (root, root / "examples")

@@ -1,0 +1,52 @@
+"""Options about checkpoints: when they are saved, how many are kept, and where a run goes on."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from flowtuner.options.fields import Section, option
+
+
+class CheckpointOptions(Section):
+    """When a run saves itself."""
+
+    resume_from_checkpoint: str | None = option(
+        "latest",
+        "`latest` goes on from the newest checkpoint or starts afresh; else its name or path; empty: starts afresh.",
+        env=["RESUME_CHECKPOINT"],
+    )
+    checkpoint_step_interval: int | None = option(
+        500,
+        "Steps between checkpoints; 0: only at the end.",
+        ge=0,
+        aliases=["checkpointing_steps"],
+        env=["CHECKPOINT_STEP_INTERVAL", "CHECKPOINTING_STEPS"],
+    )
+    checkpoint_epoch_interval: int | None = option(
+        None, "Epochs between checkpoints.", ge=1, env=["CHECKPOINT_EPOCH_INTERVAL"]
+    )
+    checkpoints_total_limit: int = option(
+        5,
+        "Checkpoints kept, the oldest goes first; 0: all.",
+        ge=0,
+        aliases=["save_total_limit"],
+        env=["CHECKPOINTING_LIMIT"],
+    )
+    checkpointing_rolling_steps: int = option(0, "Steps between rolling checkpoints; 0: none.", ge=0, accepted=True)
+    checkpoints_rolling_total_limit: int = option(1, "Rolling checkpoints kept.", ge=1, accepted=True)
+    checkpointing_use_tempdir: bool = option(
+        True, "Writes a checkpoint beside its place and moves it there when whole; Flowtuner always does."
+    )
+    delete_invalid_checkpoints: bool = option(
+        False, "Deletes checkpoints that are not whole when a run resumes; Flowtuner sets them aside.", accepted=True
+    )
+    disk_low_threshold: str | None = option(None, "Free space below which a run acts, such as 20G.", accepted=True)
+    disk_low_action: Literal["stop", "wait", "script"] = option("stop", "What it does then.", accepted=True)
+    disk_low_script: str | None = option(None, "Script for disk_low_action=script.", accepted=True)
+    disk_low_check_interval: int = option(30, "Seconds between looks while waiting.", ge=1, accepted=True)
+    post_checkpoint_script: str | None = option(
+        None,
+        "Command run after each checkpoint; may contain {local_checkpoint_path} and others.",
+        accepted=True,
+        env=["POST_CHECKPOINT_SCRIPT"],
+    )

@@ -1,0 +1,52 @@
+"""Options about the machine: precision of arithmetic, memory, processes."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from flowtuner.options.fields import Section, option
+
+
+class HardwareOptions(Section):
+    """What the machine does with a step."""
+
+    mixed_precision: Literal["no", "fp16", "bf16", "fp8"] | None = option(
+        None,
+        "Precision of arithmetic; empty: bf16 on an accelerator, no on a CPU.",
+        values={"fp32": "no"},
+        env=["MIXED_PRECISION"],
+    )
+    disable_tf32: bool = option(False, "Does not use TF32.")
+    allow_tf32: bool = option(True, "Uses TF32 where there is any.", env=["ALLOW_TF32"])
+    torch_num_threads: int | None = option(
+        None, "CPU threads; empty: as many as the process may use.", ge=1, env=["TORCH_NUM_THREADS"]
+    )
+    num_processes: int = option(1, "Processes, one per GPU.", ge=1, accepted=True, env=["TRAINING_NUM_PROCESSES"])
+    num_machines: int = option(1, "Machines.", ge=1, accepted=True, env=["TRAINING_NUM_MACHINES"])
+    accelerate_config: str | None = option(
+        None, "Settings file of accelerate.", accepted=True, env=["ACCELERATE_CONFIG_PATH"]
+    )
+    accelerate_extra_args: str | None = option(
+        None, "More arguments for accelerate.", accepted=True, env=["ACCELERATE_EXTRA_ARGS"]
+    )
+    dynamo_backend: str | None = option(
+        None, "Backend of torch.compile.", accepted=True, env=["TRAINING_DYNAMO_BACKEND", "TRAINER_DYNAMO_BACKEND"]
+    )
+    dynamo_mode: str | None = option(None, "Mode of torch.compile.", accepted=True)
+    deepspeed_config: dict[str, Any] | str | None = option(None, "DeepSpeed settings.", accepted=True)
+    fsdp_enable: bool = option(False, "Shards the model over GPUs (FSDP).", accepted=True)
+    fsdp_version: int = option(2, "Version of FSDP.", ge=1, le=2, accepted=True)
+    context_parallel_size: int | None = option(None, "GPUs that share one sample.", ge=1, accepted=True)
+    enable_group_offload: bool = option(False, "Moves groups of layers to the CPU in turn.", accepted=True)
+    ramtorch: bool = option(False, "Keeps weights in main memory (CUDA only).", accepted=True)
+    offload_during_startup: bool = option(False, "Moves text encoders away while latents are cached.", accepted=True)
+    fully_unload_text_encoder: bool = option(
+        False, "Drops text encoders after caching; Flowtuner always does.", accepted=True
+    )
+    keep_vae_loaded: bool = option(False, "Keeps the VAE after caching.", accepted=True)
+    enable_chunked_feed_forward: bool = option(False, "Computes feed-forward layers in chunks.", accepted=True)
+    feed_forward_chunk_size: int | None = option(None, "Size of a chunk.", ge=1, accepted=True)
+    accelerator_cache_clear_interval: int | None = option(
+        None, "Steps between clearings of the GPU's cache.", ge=1, accepted=True
+    )
+    i_know_what_i_am_doing: bool = option(False, "Silences SimpleTuner's safety questions.")

@@ -1,0 +1,52 @@
+"""Options about what a run tells: trackers, webhooks, logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+
+from flowtuner.options.fields import Section, match_choice, option
+
+TRACKERS = ("none", "all", "simpletuner", "tensorboard", "wandb", "swanlab", "comet_ml", "custom-tracker")
+
+
+class TrackingOptions(Section):
+    """Who is told about a run."""
+
+    report_to: str = option("none", f"Trackers, one or several with commas: {', '.join(TRACKERS)}.", built=["none"])
+    tracker_project_name: str = option(
+        "simpletuner", "Project in the tracker.", aliases=["project_name"], env=["TRACKER_PROJECT_NAME"]
+    )
+    tracker_run_name: str = option("simpletuner-testing", "Run in the tracker.", env=["TRACKER_RUN_NAME"])
+    tracker_image_layout: Literal["gallery", "table"] = option(
+        "gallery", "How pictures are shown there.", accepted=True
+    )
+    logging_dir: Path | None = option(None, "Where trackers write; empty: `logs` in output_dir.", path="created")
+    webhook_config: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Webhooks, `discord` or `raw`: a list, one object, inline JSON, or a path to JSON.",
+        json_schema_extra={"aliases": ["webhooks_config"], "status": "accepted"},
+    )
+    webhook_reporting_interval: int | None = option(
+        None, "Seconds between progress reports to webhooks.", ge=1, accepted=True
+    )
+    print_filenames: bool = option(False, "Logs the file names of each batch.", accepted=True)
+    print_sampler_statistics: bool = option(False, "Logs how often files were drawn.", accepted=True)
+    debug_aspect_buckets: bool = option(False, "Logs how pictures were sorted.", accepted=True)
+    debug_dataset_loader: bool = option(False, "Logs how datasets were read.", accepted=True)
+
+    @field_validator("report_to")
+    @classmethod
+    def _check_trackers(cls, text: str) -> str:
+        names = [str(match_choice(name.strip(), TRACKERS, {})) for name in text.split(",")]
+        unknown = [name for name in names if name not in TRACKERS]
+        if unknown:
+            raise PydanticCustomError(
+                "choice",
+                "knows no {name}",
+                {"name": repr(unknown[0]), "allowed": ", ".join(TRACKERS)},
+            )
+        return ",".join(names)
