@@ -48,11 +48,11 @@ class PixArtSigma(Family):
         """Loads T5 and its tokenizer."""
         from transformers import T5EncoderModel, T5Tokenizer
 
-        from flowtuner.engine.families.parts.loading import hub_options, translated
+        from flowtuner.engine.families.parts.loading import hub_options, loading
 
-        with translated(self.source, "tokenizer"):
+        with loading(self, "tokenizer"):
             tokenizer = T5Tokenizer.from_pretrained(self.source, subfolder="tokenizer", revision=self.config.revision)
-        with translated(self.source, "text_encoder"):
+        with loading(self, "text_encoder"):
             model = T5EncoderModel.from_pretrained(
                 self.source, subfolder="text_encoder", dtype=dtype, **hub_options(self)
             )
@@ -62,9 +62,9 @@ class PixArtSigma(Family):
         """Loads the autoencoder."""
         from diffusers import AutoencoderKL
 
-        from flowtuner.engine.families.parts.loading import hub_options, translated
+        from flowtuner.engine.families.parts.loading import hub_options, loading
 
-        with translated(self.source, "vae"):
+        with loading(self, "vae"):
             module = AutoencoderKL.from_pretrained(self.source, subfolder="vae", torch_dtype=dtype, **hub_options(self))
         if self.config.vae_enable_tiling:
             module.enable_tiling()
@@ -76,9 +76,9 @@ class PixArtSigma(Family):
         """Loads the transformer."""
         from diffusers import PixArtTransformer2DModel
 
-        from flowtuner.engine.families.parts.loading import hub_options, translated
+        from flowtuner.engine.families.parts.loading import hub_options, loading
 
-        with translated(self.source, self.component):
+        with loading(self, self.component):
             model = PixArtTransformer2DModel.from_pretrained(
                 self.source, subfolder=self.component, torch_dtype=dtype, **hub_options(self)
             )

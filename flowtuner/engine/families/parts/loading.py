@@ -18,13 +18,19 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def translated(source: str | Path, part: str) -> Iterator[None]:
-    """Turns the errors of diffusers and transformers into ModelError, naming the source and the part."""
+def loading(family: Family, part: str) -> Iterator[None]:
+    """Checks a local source, keeps libraries quiet and turns their errors into ModelError naming source and part."""
+    folder = Path(family.source).expanduser()
+    # Some loaders make up what is missing (an empty tokenizer, say), so the folder is looked at first.
+    faults = family.check_source(folder) if folder.is_dir() else []
+    if faults:
+        raise ModelError(f"{part} of {family.source} cannot be loaded: {'; '.join(faults)}. {_advise(folder)}")
     try:
-        yield
+        with muted_deprecations():
+            yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{part} of {source} cannot be loaded: {reason} {_advise(source)}") from error
+        raise ModelError(f"{part} of {family.source} cannot be loaded: {reason} {_advise(folder)}") from error
 
 
 @contextlib.contextmanager
@@ -33,6 +39,7 @@ def muted_deprecations() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
+        warnings.filterwarnings("ignore", message=".*deprecated")
         yield
 
 
@@ -46,7 +53,7 @@ def load_scheduler(family: Family) -> Any:
     """The source's own sampler, of whatever class its configuration names."""
     import diffusers
 
-    with translated(family.source, "scheduler"):
+    with loading(family, "scheduler"):
         # Any scheduler class reads the file alike; the file says which one is meant.
         config = diffusers.DDPMScheduler.load_config(
             family.source, subfolder="scheduler", revision=family.config.revision
@@ -61,7 +68,7 @@ def locate_folder(family: Family) -> Path:
         return folder
     from diffusers import DiffusionPipeline
 
-    with translated(family.source, "the pipeline"):
+    with loading(family, "the pipeline"):
         return Path(DiffusionPipeline.download(str(family.source), **hub_options(family)))
 
 
@@ -74,8 +81,8 @@ def copy_other_parts(source: Path, target: Path, replaced: str) -> None:
     shutil.copyfile(source / "model_index.json", target / "model_index.json")
 
 
-def _advise(source: str | Path) -> str:
-    if Path(source).expanduser().is_dir():
+def _advise(folder: Path) -> str:
+    if folder.is_dir():
         return "Check the folder with `flowtuner check`, or download it again."
     return (
         "Check the name, the network, and for a gated model that HF_TOKEN is set and access was granted; "

@@ -1,0 +1,195 @@
+"""What every family file promises; a new file is tested the day it is added."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import run
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+
+from flowtuner import durable
+from flowtuner.engine.adapters import attach
+from flowtuner.engine.diffusion import compute_loss
+from flowtuner.engine.families import open_family, supported
+from flowtuner.engine.optim import create_optimizer
+from flowtuner.engine.precision import resolve_precision
+from flowtuner.options import TrainingConfig
+
+CPU = torch.device("cpu")
+PROMPTS = ["a red circle", "", "a large yellow triangle on a black background"]
+EDGE = 32
+
+
+@dataclass
+class Loaded:
+    """A tiny model of one family, with everything a training step takes."""
+
+    family: object
+    config: TrainingConfig
+    rows: list
+    text: dict
+    latents: torch.Tensor
+    vae: object
+
+
+@pytest.fixture(scope="module", params=supported())
+def source(request, tmp_path_factory) -> tuple[str, Path]:
+    return request.param, open_family(request.param).tiny(tmp_path_factory.mktemp(request.param) / "model", seed=3)
+
+
+@pytest.fixture(scope="module")
+def loaded(source) -> Loaded:
+    torch.set_num_threads(1)
+    name, path = source
+    config = options(name, path)
+    family = open_family(name)(path, config)
+    rows = family.load_text_encoder(torch.float32, CPU).encode(PROMPTS)
+    vae = family.load_vae(torch.float32, CPU)
+    pixels = torch.rand(len(rows), 3, EDGE, EDGE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Loaded(family, config, rows, family.collate_text(rows), vae.encode(pixels), vae)
+
+
+def options(name, path, **values) -> TrainingConfig:
+    least = {
+        "model_family": name,
+        "model_type": "full",
+        "output_dir": path.parent,
+        "data_backend_config": path.parent / "multidatabackend.json",
+        "optimizer": "torch-adamw",
+        "learning_rate": 2e-3,
+        "lora_rank": 8,
+        "gradient_checkpointing": False,
+    }
+    return TrainingConfig(**least | values)
+
+
+def loss_of(model, loaded, config=None) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    schedule = loaded.family.noise_schedule()
+    return compute_loss(loaded.family, model, schedule, loaded.latents, loaded.text, generator, config or loaded.config)
+
+
+def test_a_family_is_opened_without_torch(source):
+    name, path = source
+    code = (
+        f"import sys; from pathlib import Path; from flowtuner.engine.families import open_family;"
+        f"assert open_family({name!r}).check_source(Path({str(path)!r})) == [], 'faults';"
+        f"assert 'torch' not in sys.modules and 'diffusers' not in sys.modules, 'heavy imports'"
+    )
+    result = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_same_seed_builds_the_same_bytes(source, tmp_path):
+    name, path = source
+    again = open_family(name).tiny(tmp_path / "elsewhere", seed=3)
+    assert durable.record_files(again) == durable.record_files(path)
+
+
+def test_another_seed_builds_another_model(source, tmp_path):
+    name, path = source
+    family = open_family(name)
+    other = family.tiny(tmp_path / "other", seed=4)
+    changed = set(durable.record_files(other)) - set(durable.record_files(path))
+    assert {family.component, "vae", "text_encoder"} <= {record.path.split("/")[0] for record in changed}
+
+
+def test_building_a_tiny_model_draws_nothing_from_the_global_generator(source, tmp_path):
+    before = torch.get_rng_state()
+    open_family(source[0]).tiny(tmp_path / "model")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_text_rows_have_their_own_length(loaded):
+    encoder = loaded.family.load_text_encoder(torch.float32, CPU)
+    counts = encoder.count_tokens(PROMPTS)
+    assert counts[1] < counts[0] < counts[2] <= loaded.family.max_text_tokens
+    assert all(isinstance(tensor, torch.Tensor) for row in loaded.rows for tensor in row.values())
+    alone = encoder.encode(PROMPTS[:1])[0]
+    for name, tensor in loaded.rows[0].items():
+        assert tensor.shape == alone[name].shape
+        torch.testing.assert_close(tensor, alone[name], atol=1e-5, rtol=1e-5)
+
+
+def test_padding_to_the_longest_prompt_of_the_batch_changes_nothing(loaded):
+    """Trimmed equals padded: the short prompt gives the same answer alone and beside a long one."""
+    model = loaded.family.load_model(torch.float32, CPU)
+    timesteps = torch.tensor([500])
+    short = loaded.family.collate_text(loaded.rows[:1])
+    padded = {name: tensor[:1] for name, tensor in loaded.family.collate_text(loaded.rows).items()}
+    with torch.no_grad():
+        one = loaded.family.predict(model, loaded.latents[:1], timesteps, short)
+        other = loaded.family.predict(model, loaded.latents[:1], timesteps, padded)
+    assert one.shape == loaded.latents[:1].shape
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_have_the_vaes_scale_and_decode_to_pixels(loaded):
+    edge = EDGE // loaded.vae.scale
+    assert loaded.latents.shape[0] == len(PROMPTS)
+    assert loaded.latents.shape[-2:] == (edge, edge)
+    assert loaded.vae.decode(loaded.latents).shape == (len(PROMPTS), 3, EDGE, EDGE)
+
+
+@pytest.mark.parametrize("model_type", ["full", "lora"])
+def test_training_learns_saves_and_comes_back(source, loaded, tmp_path, model_type):
+    config = options(*source, model_type=model_type, lora_dropout=0.0)
+    precision = resolve_precision(config, CPU)
+    model = loaded.family.load_model(precision.base, CPU)
+    part = attach(model, config, loaded.family, precision)
+    optimizer = create_optimizer(config, part.parameters(), CPU)
+    before = loss_of(model, loaded).item()
+    for _ in range(12):
+        loss_of(model, loaded).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = loss_of(model, loaded).item()
+    assert after < 0.95 * before
+
+    part.save(tmp_path)
+    fresh = loaded.family.load_model(precision.base, CPU)
+    read = attach(fresh, config, loaded.family, precision)
+    read.load(tmp_path)
+    assert all(torch.equal(one, other) for one, other in zip(part.state().values(), read.state().values(), strict=True))
+    assert loss_of(fresh, loaded).item() == after
+
+
+def test_pictures_are_rendered_and_repeat(loaded):
+    model = loaded.family.load_model(torch.float32, CPU)
+    size = {"width": EDGE, "height": 2 * EDGE, "steps": 2, "guidance": 3.0}
+    one = loaded.family.render(model, loaded.vae, loaded.rows[0], loaded.rows[1], seed=5, **size)
+    again = loaded.family.render(model, loaded.vae, loaded.rows[0], loaded.rows[1], seed=5, **size)
+    other = loaded.family.render(model, loaded.vae, loaded.rows[0], loaded.rows[1], seed=6, **size)
+    assert one.size == (EDGE, 2 * EDGE)
+    assert one.tobytes() == again.tobytes() != other.tobytes()
+
+
+def test_the_saved_pipeline_loads_with_diffusers(loaded, tmp_path):
+    model = loaded.family.load_model(torch.float32, CPU)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01)
+    loaded.family.save_pipeline(model, tmp_path / "pipeline")
+    assert type(loaded.family).check_source(tmp_path / "pipeline") == []
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "pipeline")
+    saved = getattr(pipeline, loaded.family.component)
+    for (name, one), (_, other) in zip(model.named_parameters(), saved.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("part", ["component", "text_encoder", "vae", "tokenizer", "scheduler"])
+def test_a_missing_part_is_named(source, tmp_path, part):
+    name, path = source
+    family = open_family(name)
+    wanted = family.component if part == "component" else part
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "model_index.json").write_bytes((path / "model_index.json").read_bytes())
+    for folder in path.iterdir():
+        if folder.is_dir() and folder.name != wanted:
+            (broken / folder.name).symlink_to(folder)
+    faults = family.check_source(broken)
+    assert len(faults) == 1
+    assert wanted in faults[0]
