@@ -132,9 +132,7 @@ class FolderDestination(Block):
         if not self.path.is_dir():
             raise PublishError(f"{self.path} is not a folder. Create it, mount the share, or correct `path`.")
         if output_dir is not None and (self._root / output_dir.name).resolve() == output_dir.resolve():
-            raise PublishError(
-                f"{output_dir} would be published onto itself. Choose another `path` or `base_path`."
-            )
+            raise PublishError(f"{output_dir} would be published onto itself. Choose another `path` or `base_path`.")
         with self._translated():
             self._device = self.path.stat().st_dev
             store = FolderStore(self._root)

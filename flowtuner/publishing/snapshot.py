@@ -34,6 +34,12 @@ class Unit:
     files: tuple[str, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def spool(self) -> Path:
+        """Where the unit is held still: in the output folder, so that hard links reach it."""
+        output_dir = self.source if self.kind == "release" else self.source.parent
+        return output_dir / SPOOL_NAME
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -85,9 +91,9 @@ def release_unit(
     return Unit(output_dir, output_dir.name, "release", "release", step, run_id, files, metadata)
 
 
-def freeze(unit: Unit, spool: Path) -> Frozen:
+def freeze(unit: Unit) -> Frozen:
     """Links a unit's files into the spool, or copies them where the file system has no links."""
-    folder = spool / unit.name
+    folder = unit.spool / unit.name
     shutil.rmtree(folder, ignore_errors=True)
     try:
         for name in unit.files:
@@ -98,7 +104,7 @@ def freeze(unit: Unit, spool: Path) -> Frozen:
         shutil.rmtree(folder, ignore_errors=True)
         raise PublishError(
             f"{unit.name} could not be frozen for publishing: {error.strerror}: {error.filename}. "
-            f"Free space in {spool.parent} or check its permissions."
+            f"Free space in {unit.spool.parent} or check its permissions."
         ) from error
     return Frozen(unit, folder, datetime.now(UTC).isoformat(timespec="seconds"))
 

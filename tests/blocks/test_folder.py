@@ -37,11 +37,11 @@ def write(folder: Path, files: dict[str, str]) -> None:
 def take_checkpoint(output_dir: Path, step: int, text: str = "") -> Snapshot:
     folder = output_dir / f"checkpoint-{step}"
     write(folder, {"transformer/weights": text or f"weights {step}", "optimizer.bin": "same moments"})
-    return freeze(checkpoint_unit(folder, "r1", step, {}), output_dir / ".spool").seal()
+    return freeze(checkpoint_unit(folder, "r1", step, {})).seal()
 
 
 def take_release(output_dir: Path, step: int = 9) -> Snapshot:
-    return freeze(release_unit(output_dir, "r1", step, {}), output_dir / ".spool").seal()
+    return freeze(release_unit(output_dir, "r1", step, {})).seal()
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def test_a_release_elsewhere_in_the_output_folder_is_found(output_dir: Path) -> 
 
 def test_a_frozen_checkpoint_survives_rotation_and_shares_its_bytes(output_dir: Path) -> None:
     source = output_dir / "checkpoint-20"
-    frozen = freeze(checkpoint_unit(source, "run", 20, {"job_id": "j"}), output_dir / ".spool")
+    frozen = freeze(checkpoint_unit(source, "run", 20, {"job_id": "j"}))
     weights = frozen.folder / "transformer/diffusion_pytorch_model.safetensors"
     assert os.stat(weights).st_nlink == 2
     shutil.rmtree(source)
@@ -63,20 +63,20 @@ def test_without_hard_links_the_files_are_copied(output_dir: Path, monkeypatch: 
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    frozen = freeze(release_unit(output_dir, "run", 30, {}), output_dir / ".spool")
+    frozen = freeze(release_unit(output_dir, "run", 30, {}))
     assert (frozen.folder / "README.md").read_text() == "# model"
 
 
 def test_a_damaged_checkpoint_is_not_published(output_dir: Path) -> None:
     (output_dir / "checkpoint-20/optimizer.bin").write_text("momentS")
-    frozen = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}), output_dir / ".spool")
+    frozen = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}))
     with pytest.raises(PublishError, match=r"damaged on this disk.*optimizer\.bin has other bytes"):
         frozen.seal()
 
 
 def test_a_checkpoint_with_a_missing_file_is_not_published(output_dir: Path) -> None:
     (output_dir / "checkpoint-20/optimizer.bin").unlink()
-    frozen = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}), output_dir / ".spool")
+    frozen = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}))
     with pytest.raises(PublishError, match=r"optimizer\.bin is missing"):
         frozen.seal()
 
@@ -87,15 +87,13 @@ def test_an_empty_folder_says_what_to_give(tmp_path: Path) -> None:
 
 
 def test_a_manifest_reads_back_as_it_was_and_nothing_else_does(output_dir: Path) -> None:
-    manifest = freeze(release_unit(output_dir, "run", 30, {"a": 1}), output_dir / ".spool").seal().manifest
+    manifest = freeze(release_unit(output_dir, "run", 30, {"a": 1})).seal().manifest
     assert parse_manifest(manifest.to_bytes()) == manifest
     assert [parse_manifest(data) for data in (None, b"", b"[]", b"{}", b'{"version": 2}')] == [None] * 5
 
 
 def test_include_and_exclude_name_patterns_or_folders(output_dir: Path) -> None:
-    manifest = (
-        freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {}), output_dir / ".spool").seal().manifest
-    )
+    manifest = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {})).seal().manifest
     assert [record.path for record in manifest.select(["transformer"], []).files] == [
         "transformer/diffusion_pytorch_model.safetensors"
     ]

@@ -1,0 +1,1 @@
+"""The order of steps, to be read as prose; each step is a task."""

@@ -1,0 +1,73 @@
+"""Training as a flow: check, cache, then leg by leg train, save, validate and publish; at the end, proof."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled
+from prefect.task_runners import ThreadPoolTaskRunner
+from pydantic import WithJsonSchema
+
+from flows.crash import report_crash
+from flows.naming import name_run
+from flowtuner.options import training_schema
+from tasks.cache import cache_latents, cache_text
+from tasks.cancellation import RunCancelledError
+from tasks.checkpoint import save_checkpoint, save_release
+from tasks.preflight import check_run
+from tasks.report import Outcome, confirm, report
+from tasks.run import Run, open_run
+from tasks.train import load_model, train_leg
+from tasks.units import units_on_disk
+from tasks.validate import validate
+
+UPLOADS_AT_ONCE = 4
+
+# A plain dict at run time, so that every spelling and every mistake reaches `options.load`; the UI still shows a form.
+TrainingValues = Annotated[dict[str, Any], WithJsonSchema(training_schema())]
+
+
+@flow(
+    name="train",
+    flow_run_name=name_run,
+    task_runner=ThreadPoolTaskRunner(max_workers=UPLOADS_AT_ONCE),  # type: ignore[arg-type]
+    on_crashed=[report_crash],
+)
+def train(
+    config: TrainingValues = {},  # noqa: B006
+    env: str | None = None,
+    config_file: str | None = None,
+) -> dict[str, Any] | State[None]:
+    """Trains, validates and publishes a model; Completed means that every required destination holds it, verified."""
+    checked = check_run(config, env, config_file)
+    try:
+        with open_run(checked) as run:
+            return _train(run)
+    except RunCancelledError as stop:
+        return Cancelled(message=str(stop))
+
+
+def _train(run: Run) -> dict[str, Any]:
+    cache_text(run.engine)
+    cache_latents(run.engine)
+    position = load_model(run.engine)
+    step, loss, saved_steps = position.step, None, [position.step]
+
+    for leg in run.legs(position):
+        loss = train_leg(run.engine, leg.until).loss
+        step = leg.until
+        if leg.saves:
+            run.publish_later(save_checkpoint(run.engine, step))
+            saved_steps.append(step)
+        if leg.validates:
+            validate(run.engine, step)
+
+    release = save_release(run.engine, step)
+    run.engine.close()  # the device is free while the last uploads are waited for
+    run.publish_later(release)
+    deliveries = confirm(run.outbox.settle(units_on_disk(run.origin, run.spec.output_dir)))
+    at_risk = max((later - earlier for earlier, later in pairwise(saved_steps)), default=0)
+    return report(Outcome(run.spec.run_id, run.spec.output_dir, step, loss, release.path, at_risk), deliveries)

@@ -1,0 +1,1 @@
+"""Who runs when and where: the Prefect server, its deployments and its workers."""

@@ -1,0 +1,27 @@
+"""Saving: checkpoints on the way, the release at the end."""
+
+from __future__ import annotations
+
+from prefect.logging import get_run_logger
+
+from flowtuner.engine.launch import Engine
+from flowtuner.engine.run import Checkpoint
+from tasks.retries import engine_task
+
+
+@engine_task
+def save_checkpoint(engine: Engine, step: int) -> Checkpoint:
+    """Saves a complete checkpoint of a step."""
+    engine.train(step)  # nothing to do, unless the engine died and begins again before this step
+    checkpoint = engine.save_checkpoint()
+    get_run_logger().info("saved %s", checkpoint.path)
+    return checkpoint
+
+
+@engine_task
+def save_release(engine: Engine, step: int) -> Checkpoint:
+    """Writes the final weights in the layout that inference loads."""
+    engine.train(step)
+    release = engine.save_release()
+    get_run_logger().info("final weights are in %s", release.path)
+    return release

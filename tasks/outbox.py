@@ -1,0 +1,140 @@
+"""The uploads of a run: frozen at once, sent in the background while training goes on, none of them forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, cast
+from uuid import uuid4
+
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+
+from flowtuner.engine.events import EventLog
+from flowtuner.errors import FlowtunerError, PublishError
+from flowtuner.publishing.destination import Destination, PublishResult
+from flowtuner.publishing.manifest import Manifest
+from flowtuner.publishing.snapshot import Frozen, Snapshot, Unit, freeze, thaw
+from tasks.page.live import shown_live
+from tasks.publish import publish, seal
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What one destination holds of one unit, or why it does not."""
+
+    destination: Destination
+    unit: Unit
+    manifest: Manifest | None = None
+    result: PublishResult | None = None
+    error: str | None = None
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the destination was seen to hold the unit, whole."""
+        return self.result is not None and self.result.verified and self.error is None
+
+
+@dataclass
+class _Shipment:
+    frozen: Frozen
+    sealed: PrefectFuture[Snapshot]
+    uploads: list[tuple[Destination, PrefectFuture[PublishResult]]]
+
+    @property
+    def is_done(self) -> bool:
+        return all(future.state.is_final() for _, future in self.uploads)
+
+    def deliveries(self) -> Iterator[Delivery]:
+        snapshot = self.sealed.result(raise_on_failure=False)
+        for destination, future in self.uploads:
+            answer = future.result(raise_on_failure=False)
+            if isinstance(snapshot, Snapshot) and isinstance(answer, PublishResult):
+                yield Delivery(destination, self.frozen.unit, snapshot.manifest, answer)
+            else:
+                reason = answer if isinstance(snapshot, Snapshot) else snapshot
+                yield Delivery(destination, self.frozen.unit, error=str(reason))
+
+
+@dataclass
+class Outbox:
+    """The uploads of a run: `send` returns at once, `collect` waits for them and forgets nothing."""
+
+    destinations: Sequence[Destination]
+    events: EventLog
+    keep: int
+    _shipments: list[_Shipment] = field(default_factory=list)
+    _lost: list[Delivery] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A run that failed still finishes its uploads: its newest checkpoint is what can be saved of it. One that is
+        # stopped must leave within seconds.
+        if error is not None and not isinstance(error, FlowtunerError):
+            self._stop.set()
+        self.collect()
+
+    def send(self, unit: Unit) -> None:
+        """Freezes a unit and has it uploaded to every destination."""
+        self._thaw_what_is_done()
+        if not self.destinations:
+            return
+        try:
+            frozen = freeze(unit)
+        except PublishError as error:
+            self.events.notify("error", str(error))
+            self._lost += [Delivery(destination, unit, error=str(error)) for destination in self.destinations]
+            return
+        sealed = seal.submit(frozen)
+        snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
+        uploads = [
+            (destination, publish.submit(destination, snapshot, self.events, self._stop, self.keep))
+            for destination in self.destinations
+        ]
+        self._shipments.append(_Shipment(frozen, sealed, uploads))
+
+    def collect(self) -> list[Delivery]:
+        """Waits for every upload and answers with what became of each."""
+        deliveries, self._lost = self._lost, []
+        for shipment in self._shipments:
+            deliveries += shipment.deliveries()
+            thaw(shipment.frozen)
+        self._shipments.clear()
+        return deliveries
+
+    def settle(self, units: Sequence[Unit]) -> list[Delivery]:
+        """Sees to it that every unit that is still on disk was sent, once more if the first time was in vain."""
+        first = self.collect()
+        arrived = {(each.unit.name, each.destination.name) for each in first if each.is_verified}
+        wanted = {unit.name for unit in units}
+        for unit in units:
+            if any((unit.name, destination.name) not in arrived for destination in self.destinations):
+                self.send(unit)
+        second = self.collect()
+        repeated = {(each.unit.name, each.destination.name) for each in second}
+        # What was rotated away meanwhile is nobody's loss: newer checkpoints stand in for it.
+        kept = [each for each in first if each.unit.name in wanted]
+        return [each for each in kept if (each.unit.name, each.destination.name) not in repeated] + second
+
+    def _thaw_what_is_done(self) -> None:
+        # The links of a rotated checkpoint are the last thing that keeps its space from being free.
+        for shipment in self._shipments:
+            if shipment.is_done:
+                thaw(shipment.frozen)
+
+
+@contextlib.contextmanager
+def open_outbox(destinations: Sequence[Destination], output_dir: Path, keep: int) -> Iterator[Outbox]:
+    """An outbox without a run around it, for publishing what a run has left."""
+    events = EventLog(output_dir / "logs" / "events.jsonl", str(flow_run.get_id() or uuid4()))
+    with contextlib.closing(events), shown_live(events), Outbox(destinations, events, keep) as outbox:
+        yield outbox

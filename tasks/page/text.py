@@ -1,0 +1,91 @@
+"""The tables of the run page, as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from flowtuner.options import LoadedConfig
+
+SECRET = re.compile(
+    r"token|secret|password|passwd|credential|access_key|account_key|api_key|connection_string|headers", re.I
+)
+HIDDEN = "(hidden)"
+ROWS = 25
+
+
+def describe_metrics(rows: Sequence[Mapping[str, Any]], curve: bytes | None) -> str:
+    """The loss curve and the newest metrics."""
+    picture = f"![loss]({data_uri(curve, 'png')})\n\n" if curve else ""
+    newest = rows[-ROWS:][::-1]
+    lines = (
+        (row["step"], _number(row["loss"]), _number(row["learning_rate"]), _number(row.get("grad_norm")))
+        for row in newest
+    )
+    return picture + table(("step", "loss", "learning rate", "gradient norm"), lines)
+
+
+def describe_validation(step: int, sheet: bytes, prompts: Sequence[str]) -> str:
+    """The contact sheet and its prompts."""
+    picture = f"![validation at step {step}]({data_uri(sheet, 'jpeg')})\n\n"
+    return f"**Step {step}**\n\n{picture}" + "\n".join(f"- {prompt or '(empty prompt)'}" for prompt in prompts)
+
+
+def describe_published(rows: Iterable[Mapping[str, Any]]) -> str:
+    """What stands where, and whether that was proved."""
+    lines = (
+        (
+            row["what"],
+            row["destination"],
+            row["state"],
+            "yes" if row.get("verified") else "no",
+            row.get("files", ""),
+            row.get("bytes", ""),
+            row.get("uri") or row.get("message", ""),
+        )
+        for row in rows
+    )
+    return table(("what", "destination", "state", "verified", "files", "bytes", "where, or why not"), lines)
+
+
+def describe_configuration(loaded: LoadedConfig) -> str:
+    """The options that somebody set, with their origin, without secrets."""
+    values = loaded.config.model_dump(mode="json")
+    lines = (
+        (name, json.dumps(hide_secrets(values[name], name)), origin)
+        for name, origin in sorted(loaded.origins.items())
+        if name in values
+    )
+    return table(("option", "value", "from"), lines)
+
+
+def hide_secrets(value: Any, name: str = "") -> Any:
+    """A copy of a value in which everything that is named like a secret is hidden."""
+    if isinstance(value, Mapping):
+        return {key: hide_secrets(inner, str(key)) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide_secrets(inner, name) for inner in value]
+    is_secret = SECRET.search(name) and isinstance(value, str) and value
+    return HIDDEN if is_secret else value
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows)
+
+
+def data_uri(data: bytes, kind: str) -> str:
+    """A picture as text that needs no server."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

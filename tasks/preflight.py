@@ -1,0 +1,55 @@
+"""The first step: everything that can be known before the first training step is checked, all faults at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+
+from flowtuner.engine.preflight import inspect_run
+from flowtuner.errors import ConfigError, Fault
+from flowtuner.options import LoadedConfig, load
+from flowtuner.publishing.destination import Destination
+from flowtuner.publishing.preflight import probe_destinations
+from flowtuner.publishing.registry import open_destinations
+
+
+@dataclass(frozen=True)
+class CheckedRun:
+    """What a run was asked to do, found to be possible."""
+
+    loaded: LoadedConfig
+    destinations: tuple[Destination, ...]
+
+    @property
+    def output_dir(self) -> Path:
+        """The run's own folder."""
+        return Path(self.loaded.config.output_dir)
+
+
+@task(cache_policy=NO_CACHE)
+def check_run(
+    config: dict[str, Any], env: str | None = None, config_file: str | None = None, *, will_publish: bool = True
+) -> CheckedRun:
+    """Reads the options, then looks at model, data, disk and destinations; raises ConfigError with every fault."""
+    loaded = load(env=env, config_file=Path(config_file) if config_file else None, values=config)
+    faults: list[Fault] = []
+    for finding in inspect_run(loaded):
+        if finding.level == "error":
+            faults.append(Fault(finding.check, None, "", finding.message, suggestion=finding.fix))
+        else:
+            get_run_logger().warning("%s", finding)
+    destinations: list[Destination] = []
+    if will_publish:
+        try:
+            destinations = open_destinations(loaded.config.publishing_config)
+            faults += probe_destinations(destinations, Path(loaded.config.output_dir))
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(faults)
+    return CheckedRun(loaded, tuple(destinations))

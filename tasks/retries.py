@@ -1,0 +1,46 @@
+"""When a task is tried again: a type test on our own errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task, exponential_backoff
+
+from flowtuner.errors import Transient
+
+ENGINE_RETRIES = 3
+PUBLISH_RETRIES = 4
+BACKOFF_S = 1.0  # at most 12 s between two attempts: a cancelled run must not wait longer
+JITTER = 0.5
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def engine_task(function: Callable[P, R]) -> Task[P, R]:
+    """A task that is handed the live engine: never cached, tried again when the engine died."""
+    return _task(function, ENGINE_RETRIES)
+
+
+def publish_task(function: Callable[P, R]) -> Task[P, R]:
+    """A task that talks to a destination: tried again when the destination was down."""
+    return _task(function, PUBLISH_RETRIES)
+
+
+def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether what ended a task may pass by itself."""
+    return isinstance(state.result(raise_on_failure=False), Transient)
+
+
+def _task(function: Callable[P, R], retries: int) -> Task[P, R]:
+    return task(
+        cache_policy=NO_CACHE,
+        retries=retries,
+        retry_delay_seconds=exponential_backoff(BACKOFF_S),
+        retry_jitter_factor=JITTER,
+        retry_condition_fn=is_transient,
+    )(function)

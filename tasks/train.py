@@ -1,0 +1,28 @@
+"""Training, leg by leg."""
+
+from __future__ import annotations
+
+from prefect.logging import get_run_logger
+
+from flowtuner.engine.launch import Engine
+from flowtuner.engine.run import Position, TrainReport
+from flowtuner.errors import EngineDied
+from tasks.retries import engine_task
+
+
+@engine_task
+def load_model(engine: Engine) -> Position:
+    """Loads the model and goes to where training continues."""
+    position = engine.prepare()
+    get_run_logger().info("training from step %d to step %d", position.step, position.total_steps)
+    return position
+
+
+@engine_task
+def train_leg(engine: Engine, until: int) -> TrainReport:
+    """Trains to the end of a leg; after a crash of the engine, again from its newest checkpoint to the same step."""
+    report = engine.train(until)
+    if report.step < until:
+        raise EngineDied(f"the engine was stopped from outside at step {report.step} of {until}")
+    get_run_logger().info("step %d, loss %.4f", report.step, report.loss)
+    return report
