@@ -73,15 +73,14 @@ def _run(call: FlowCall, summary: Summary, ending: _Ending, as_json: bool) -> No
 
 
 def _call(call: FlowCall, ending: _Ending) -> None:
-    from prefect.exceptions import PrefectException, TerminationSignal
+    from prefect.exceptions import CancelledRun, PrefectException
 
     try:
         ending.result = _load(call.entrypoint)(**call.parameters)
+    except CancelledRun:  # somebody cancelled it in Prefect's UI
+        ending.code, ending.message = Exit.INTERRUPTED, "cancelled"
     except PrefectException as error:
         ending.message = f"{type(error).__name__}: {error}"
-    except TerminationSignal:
-        # Raised without a signal of ours only if Prefect itself ends the run, as for a cancel from its UI.
-        ending.code, ending.message = Exit.INTERRUPTED, "cancelled"
     else:
         ending.code = Exit.OK
 

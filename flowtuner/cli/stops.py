@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks the run to save and leave, a second Ctrl-C ends everything at once."""
+"""SIGTERM and Ctrl-C: the first asks the run to save and leave, a second Ctrl-C saves nothing more."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Stops:
 
     def __init__(self) -> None:
         self.is_preempted = False
-        self.is_interrupted = False
+        self.interrupts = 0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,18 +40,26 @@ class Stops:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.interrupts > 0
+
     def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
         if not self.is_preempted:
             self.is_preempted = True
             raise Preempted
 
     def _on_sigint(self, number: int, frame: FrameType | None) -> None:
-        if self.is_interrupted:
+        self.interrupts += 1
+        if self.interrupts == 1:
+            tell("\ninterrupted: saving a checkpoint (Ctrl-C again stops at once and saves nothing)")
+        elif self.interrupts == 2:
+            # Nothing is left to wait for once the engine is gone; what else we started still gets its orderly end.
             end_engines(os.getpid())
-            tell("\nstopped at once; steps since the last checkpoint are lost")
+            tell("\nstopped at once: steps since the last checkpoint are lost")
+        else:
             os._exit(Exit.INTERRUPTED)
-        self.is_interrupted = True
-        tell("\ninterrupted: saving a checkpoint (Ctrl-C again stops at once and saves nothing)")
         raise KeyboardInterrupt
 
 

@@ -12,14 +12,14 @@ from flowtuner.cli.stops import Preempted, Stops, end_engines
 
 def test_sigterm_stops_once_and_is_remembered():
     with Stops() as stops, pytest.raises(Preempted):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     assert stops.is_preempted
     assert not stops.is_interrupted
 
 
 def test_the_first_ctrl_c_raises_and_says_what_a_second_does(capsys):
     with Stops() as stops, pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
     assert stops.is_interrupted
     assert "Ctrl-C again stops at once" in capsys.readouterr().err
 
@@ -31,20 +31,22 @@ def test_the_handlers_of_the_surrounding_program_come_back():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_a_second_ctrl_c_leaves_at_once():
+def test_the_second_ctrl_c_ends_the_engine_and_the_third_everything():
     code = """
-import os, signal, time
+import signal, subprocess, sys
 from flowtuner.cli.stops import Stops
+engine = [sys.executable, "-c", "import sys; sys.stdin.read()  # flowtuner.engine.worker"]
+child = subprocess.Popen(engine, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
 with Stops():
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
-    except KeyboardInterrupt:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(60)
+    for count in range(3):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print(child.wait() if count else child.poll(), flush=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == 130
+    assert done.stdout.split() == ["None", "-9"]
     assert "stopped at once" in done.stderr
 
 
