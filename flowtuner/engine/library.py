@@ -142,7 +142,7 @@ class Library:
     def _source(self) -> Path:
         from flowtuner.engine.families.parts.loading import locate_folder
 
-        return locate_folder(self._family.source)
+        return locate_folder(self._family)
 
     @cached_property
     def _text(self) -> TextCache:

@@ -24,8 +24,10 @@ class OutputLock:
         is_told = False
         while not self._try():
             if time.monotonic() >= deadline:
+                holder = self._holder()
+                self._file.close()
                 raise EngineFault(
-                    f"another run (process {self._holder()}) is training into {output_dir}. Wait for it, stop it, "
+                    f"another run (process {holder}) is training into {output_dir}. Wait for it, stop it, "
                     "or choose another output_dir."
                 )
             if not is_told:
@@ -35,6 +37,10 @@ class OutputLock:
         self._file.truncate(0)
         self._file.write(str(os.getpid()))
         self._file.flush()
+
+    def release(self) -> None:
+        """Lets the next engine in."""
+        self._file.close()
 
     def _try(self) -> bool:
         try:

@@ -38,6 +38,7 @@ class Session:
         self._spec = spec
         self._emit = emit
         self._stop = stop
+        self._lock: OutputLock | None = None
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._precision = resolve_precision(self.config, self._device)
         self._trainer: Trainer | None = None
@@ -149,6 +150,8 @@ class Session:
         """Saves the steps that no checkpoint holds."""
         if self._trainer and self._trainer.step > self._saved_step:
             self.save_checkpoint()
+        if self._lock:
+            self._lock.release()
 
     def _resume(self, trainer: Trainer, point: Path, saved: checkpoints.SavedState) -> None:
         self._report_stage("init_resume_checkpoint", "running", f"resuming from {point.name}")

@@ -1,0 +1,209 @@
+"""A run's live state: what a session trains, saves, resumes and refuses (numbers compared with numbers)."""
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from flowtuner.durable import sha256_of
+from flowtuner.engine import checkpoints
+from flowtuner.engine.run import RunSpec
+from flowtuner.engine.session import Session
+from flowtuner.errors import CheckpointError, EngineFault
+from flowtuner.options import load
+
+torch.set_num_threads(1)
+
+MODES = {
+    "full": {},
+    "full, everything on": {
+        "use_ema": True,
+        "gradient_accumulation_steps": 3,
+        "gradient_checkpointing": True,
+        "caption_dropout_probability": 0.3,
+        "snr_gamma": 5.0,
+        "grad_clip_method": "norm",
+    },
+    "full, bf16 with stochastic rounding": {"optimizer": "adamw_bf16", "mixed_precision": "bf16"},
+    "lora": {"model_type": "lora", "lora_rank": 4, "lora_dropout": 0.2},
+    "lora, bf16 base": {"model_type": "lora", "lora_rank": 4, "mixed_precision": "bf16", "use_ema": True},
+}
+
+
+class Run:
+    """One process life of a run, without the process."""
+
+    def __init__(self, values: dict, name: str):
+        self.output = Path(values["output_dir"]).with_name(name)
+        self.events = []
+        self.stop = threading.Event()
+        loaded = load(values=values | {"output_dir": str(self.output)}, environ={})
+        self.session = Session(RunSpec(name, loaded, self.output), self.emit, self.stop)
+
+    def open(self):
+        self.session.cache_text()
+        self.session.cache_latents()
+        self.position = self.session.prepare(None)
+        return self
+
+    def emit(self, type, data):
+        self.events.append((type, data))
+
+    def losses(self):
+        return {data["step"]: data["loss"] for type, data in self.events if type == "training.metric"}
+
+    def warnings(self):
+        return [data["message"] for type, data in self.events if type == "notification"]
+
+    def die(self):
+        """Ends like a killed process: nothing is saved, the lock is gone."""
+        if self.session._lock:
+            self.session._lock.release()
+
+    def release(self):
+        self.session.save_release()
+        return weights_in(self.output)
+
+
+@pytest.fixture
+def start():
+    """Starts a run; an earlier one in the same folder dies of it, as it would have of a kill."""
+    lives: dict[str, Run] = {}
+
+    def start_one(values: dict, name: str) -> Run:
+        if name in lives:
+            lives.pop(name).die()
+        lives[name] = Run(values, name)
+        return lives[name].open()
+
+    yield start_one
+    for run in lives.values():
+        run.die()
+
+
+def weights_in(folder: Path) -> dict[str, str]:
+    files = [*folder.glob("pipeline/transformer/*.safetensors"), *folder.glob("pytorch_lora_weights.safetensors")]
+    assert files
+    return {path.name: sha256_of(path) for path in files}
+
+
+@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+def test_resumed_equals_uninterrupted_to_the_byte(start, tiny_run, mode):
+    values = tiny_run | mode
+    straight = start(values, "straight")
+    straight.session.train(6)
+    first = start(values, "resumed")
+    first.session.train(2)
+    first.session.save_checkpoint()
+    first.session.train(3)  # lost with the process
+    second = start(values, "resumed")
+    assert second.position["step"] == 2
+    second.session.train(4)
+    second.session.save_checkpoint()
+    third = start(values, "resumed")
+    third.session.train(6)
+    assert third.release() == straight.release()
+    assert third.losses() == {step: loss for step, loss in straight.losses().items() if step > 4}
+
+
+def test_resuming_at_the_end_of_an_epoch_goes_on_with_the_next_one(start, tiny_run):
+    values = tiny_run | {"max_train_steps": 11}  # sixteen pictures in batches of two: an epoch is eight steps
+    straight = start(values, "straight")
+    straight.session.train(11)
+    first = start(values, "resumed")
+    first.session.train(8)
+    assert first.session.save_checkpoint()["step"] == 8
+    second = start(values, "resumed")
+    second.session.train(11)
+    assert second.release() == straight.release()
+
+
+def test_validation_changes_nothing_but_the_disk(start, tiny_run):
+    values = tiny_run | {"lora_dropout": 0.2, "model_type": "lora", "use_ema": True}
+    without = start(values, "without")
+    without.session.train(4)
+    shown = values | {
+        "validation_disable": False,
+        "validation_prompt": "a red circle",
+        "validation_resolution": "32x32",
+        "validation_num_inference_steps": 2,
+        "validation_guidance": 3.0,
+    }
+    watched = start(shown, "with")
+    for step in (1, 2, 4):
+        watched.session.train(step)
+        report = watched.session.validate()
+        assert report["error"] is None
+        assert all(Path(image).stat().st_size for image in [*report["images"], report["sheet"]])
+    assert watched.release() == without.release()
+    assert watched.losses() == without.losses()
+
+
+def test_a_validation_that_fails_is_a_warning(start, tiny_run):
+    values = tiny_run | {"validation_disable": False, "validation_prompt": "a", "validation_resolution": "32x32"}
+    run = start(values, "failing")
+    run.session.train(1)
+    (run.output / "validation_images").write_text("a file is in the way")
+    assert run.session.validate()["error"]
+    assert "training goes on" in run.warnings()[-1]
+    run.session.train(2)
+
+
+def test_training_learns_something(start, tiny_run):
+    run = start(tiny_run | {"max_train_steps": 40, "lr_scheduler": "constant"}, "learning")
+    run.session.train(40)
+    losses = list(run.losses().values())
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+def test_a_stop_saves_the_step_that_was_reached(start, tiny_run):
+    run = start(tiny_run, "stopped")
+    run.session.train(3)
+    run.stop.set()
+    assert run.session.train(6) | {"loss": 0} == {"step": 3, "loss": 0, "stopped": True}
+    run.session.close()
+    assert [path.name for path in checkpoints.list_checkpoints(run.output)] == ["checkpoint-3"]
+
+
+def test_checkpoints_rotate(start, tiny_run):
+    run = start(tiny_run | {"checkpoints_total_limit": 2}, "rotating")
+    for step in (1, 2, 3):
+        run.session.train(step)
+        run.session.save_checkpoint()
+    assert [path.name for path in checkpoints.list_checkpoints(run.output)] == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_a_changed_batch_size_is_refused_by_name(start, tiny_run):
+    run = start(tiny_run, "changed")
+    run.session.train(1)
+    run.session.save_checkpoint()
+    with pytest.raises(CheckpointError, match="train_batch_size was 2, now 4"):
+        start(tiny_run | {"train_batch_size": 4}, "changed")
+
+
+def test_new_pictures_are_noticed_and_trained_on(start, tiny_run, pictures):
+    run = start(tiny_run, "growing")
+    run.session.train(1)
+    run.session.save_checkpoint()
+    (pictures / "a_red_circle_0.png").rename(pictures / "a_crimson_disc.png")
+    grown = start(tiny_run, "growing")
+    assert "the data set changed" in grown.warnings()[-1]
+    grown.session.train(2)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_it_can_be_saved(start, tiny_run):
+    run = start(tiny_run | {"learning_rate": 1e30, "max_grad_norm": 0, "lr_scheduler": "constant"}, "exploding")
+    with pytest.raises(EngineFault, match=r"the loss became .* Lower learning_rate"):
+        run.session.train(6)
+
+
+def test_without_a_seed_the_checkpoint_remembers_the_one_that_was_drawn(start, tiny_run):
+    values = {name: value for name, value in tiny_run.items() if name != "seed"}
+    first = start(values, "unseeded")
+    first.session.train(2)
+    first.session.save_checkpoint()
+    first.session.train(4)
+    second = start(values, "unseeded")
+    second.session.train(4)
+    assert second.losses() == {step: loss for step, loss in first.losses().items() if step > 2}
