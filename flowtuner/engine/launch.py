@@ -57,6 +57,8 @@ class Engine:
         """Starts the worker ahead of the first order, so that its imports overlap with other work."""
         if self._worker and self._worker.is_alive:
             return
+        if self._worker:
+            self._worker.end(0)  # what is left of a dead one: its pipes, and children that outlived it
         spec_path = self.spec.output_dir / "logs" / "run.json"
         self.spec.save(spec_path)
         self._worker = _Worker(spec_path, self.spec.engine_log, self._receive)
