@@ -54,7 +54,7 @@ def load(
     datasets = read_datasets(datasets_source, config, places, environ, faults) if datasets_source else ()
     if faults:
         raise ConfigError(faults)
-    return LoadedConfig(config, datasets, _complete(config, origins), tuple(warnings))
+    return LoadedConfig(config, datasets, _complete(config, origins), tuple(warnings), places.config_file)
 
 
 def _complete(config: TrainingConfig, origins: Mapping[str, Origin]) -> dict[str, Origin]:

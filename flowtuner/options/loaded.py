@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from flowtuner.options.config import TrainingConfig
@@ -25,6 +26,7 @@ class LoadedConfig:
     datasets: tuple[DatasetEntry, ...] = ()
     origins: Mapping[str, Origin] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    config_file: Path | None = None
 
     def origin(self, option: str) -> Origin:
         """Where an option's value came from."""
@@ -54,6 +56,7 @@ class LoadedConfig:
             "datasets": [entry.model_dump(mode="json", exclude_unset=True) for entry in self.datasets],
             "origins": {name: [origin.kind, origin.where] for name, origin in self.origins.items()},
             "warnings": list(self.warnings),
+            "config_file": str(self.config_file) if self.config_file else None,
         }
 
     @classmethod
@@ -64,6 +67,7 @@ class LoadedConfig:
             datasets=tuple(DatasetEntry.model_validate(entry) for entry in value["datasets"]),
             origins={name: Origin(kind, where) for name, (kind, where) in value["origins"].items()},
             warnings=tuple(value["warnings"]),
+            config_file=Path(value["config_file"]) if value.get("config_file") else None,
         )
 
 

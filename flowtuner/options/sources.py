@@ -47,7 +47,7 @@ def gather(sources: Sources, faults: list[Fault]) -> tuple[list[Layer], Places]:
         layers.append(_guard(lambda: list(_read_file(path)), faults))
     if backend == "env":
         layers.append(list(_read_environment(sources.environ)))
-    layers.append(list(_read_flags(sources.flags, faults)))
+    layers.append(list(parse_flags(sources.flags, faults)))
     layers.append([Given(str(key), value, Origin("values")) for key, value in (sources.values or {}).items()])
     return layers, places
 
@@ -138,7 +138,7 @@ def _read_env_file(path: Path) -> Iterator[Given]:
         if not sign or text.startswith("#"):
             continue
         if name.strip() == "TRAINER_EXTRA_ARGS":
-            yield from (replace(given, origin=origin) for given in _read_flags(shlex.split(_unquote(value)), []))
+            yield from (replace(given, origin=origin) for given in parse_flags(shlex.split(_unquote(value)), []))
         elif name.strip() in known:
             yield Given(known[name.strip()], _unquote(value), origin)
 
@@ -155,7 +155,8 @@ def _read_environment(environ: Mapping[str, str]) -> Iterator[Given]:
             yield Given(name, environ[variable], Origin("environment", f"environment variable {variable}"))
 
 
-def _read_flags(flags: Sequence[str], faults: list[Fault]) -> Iterator[Given]:
+def parse_flags(flags: Sequence[str], faults: list[Fault]) -> Iterator[Given]:
+    """The options that command line flags set, as written."""
     rest = list(flags)
     while rest:
         flag = rest.pop(0)
