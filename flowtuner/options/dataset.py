@@ -1,7 +1,5 @@
 """One entry of the dataloader file."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +175,7 @@ class DatasetEntry(_Caching, _Links, _Sampling, _Sizes, _Captions, _Place):
     """One dataset, or one cache, of a run."""
 
 
-ENTRY_GROUPS = {
+ENTRY_GROUPS: dict[str, type[Section]] = {
     "Where it is": _Place,
     "Captions": _Captions,
     "Sizes and crops": _Sizes,

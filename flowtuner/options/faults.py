@@ -69,6 +69,9 @@ def field_is_union(field: FieldInfo | None) -> bool:
 
 
 def _suggest(value: Any, field: FieldInfo) -> str:
+    removed = extra_of(field).get("removed", {}).get(str(value))
+    if removed:
+        return f"SimpleTuner removed it; use {removed}."
     spellings = extra_of(field).get("values", {})
     near = (
         closest(str(value).strip().lower(), [*map(str, choices_of(field)), *spellings]) if value is not None else None

@@ -28,6 +28,7 @@ def option(
     aliases: Sequence[str] = (),
     negated: Sequence[str] = (),
     values: Mapping[str, str] | None = None,
+    removed: Mapping[str, str] | None = None,
     env: Sequence[str] = (),
     path: PathRole | None = None,
     built: Sequence[Any] | None = None,
@@ -35,14 +36,15 @@ def option(
 ) -> Any:
     """Declares one option.
 
-    `aliases` are old names, `negated` old names that said the opposite, `values` other spellings of a value, `env`
-    SimpleTuner's environment variables. `accepted` marks an option that is read but has no effect yet; `built` names
-    the values that have one.
+    `aliases` are old names, `negated` old names that said the opposite, `values` other spellings of a value, `removed`
+    values that SimpleTuner dropped and what to use, `env` its environment variables. `accepted` marks an option that
+    is read but has no effect yet; `built` names the values that have one.
     """
     extra: dict[str, Any] = {
         "aliases": list(aliases),
         "negated": list(negated),
         "values": dict(values or {}),
+        "removed": dict(removed or {}),
         "env": list(env),
         "path": path,
         "built": None if built is None else list(built),
@@ -61,7 +63,12 @@ class Section(BaseModel):
     """Base of every group of options: frozen, no unknown keys, and forgiving about how a value is spelled."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True, protected_namespaces=()
+        defer_build=True,
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
     )
 
     @field_validator("*", mode="before")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
+
+import flowtuner
 
 
 @dataclass(frozen=True)
@@ -43,5 +44,5 @@ class Places:
 
 def packaged_folders() -> tuple[Path, ...]:
     """The folders of examples that come with Flowtuner."""
-    root = Path(str(files("flowtuner") / "config"))
+    root = Path(flowtuner.__file__).parent / "config"
     return (root, root / "examples")

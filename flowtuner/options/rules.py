@@ -69,8 +69,9 @@ def _optimizer(config: TrainingConfig) -> Iterator[Conflict]:
         if config.optimizer_beta1 is None:
             given, absent = absent, given
         yield Conflict((given, absent), f"needs {absent} too", "both betas or none")
-    for part in (config.optimizer_config or "").split(","):
-        if config.optimizer_config and not re.fullmatch(r"\s*\w+\s*=\s*\S.*", part):
+    settings = config.optimizer_config
+    for part in settings.split(",") if isinstance(settings, str) else ():
+        if not re.fullmatch(r"\s*\w+\s*=\s*\S.*", part):
             yield Conflict(("optimizer_config",), f"has a part that is no setting: {part!r}", "key=value,key=value")
 
 

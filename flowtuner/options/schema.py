@@ -14,7 +14,7 @@ from flowtuner.options.sections import SECTIONS
 
 # How an option is declared is of no interest to a form; what is left of it keeps a name that schemas allow.
 KEPT = {"aliases": "x-aliases", "status": "x-status", "built": "x-built"}
-DROPPED = ("negated", "values", "env", "path")
+DROPPED = ("negated", "values", "removed", "env", "path")
 
 
 @dataclass(frozen=True)
@@ -55,13 +55,13 @@ def flags_of(model: type[Section], title: str) -> Iterator[Flag]:
                 is_switch=accepts(field, bool),
                 choices=choices_of(field),
                 aliases=(*extra.get("aliases", ()), *extra.get("negated", ())),
-                status=extra.get("status", ""),
+                status="partly" if extra.get("built") else extra.get("status", ""),
             )
 
 
 def section_title(section: type[Section]) -> str:
     """A group's heading."""
-    return section.__name__.removesuffix("Options").removesuffix("s") if section else ""
+    return section.__name__.removesuffix("Options")
 
 
 def training_schema() -> dict[str, Any]:

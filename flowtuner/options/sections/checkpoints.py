@@ -1,7 +1,5 @@
 """Options about checkpoints: when they are saved, how many are kept, and where a run goes on."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from flowtuner.options.fields import Section, option

@@ -1,7 +1,5 @@
 """Options about data: where it is described, how pictures are measured, captioned, sampled and cached."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Options about the machine: precision of arithmetic, memory, processes."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from flowtuner.options.fields import Section, option

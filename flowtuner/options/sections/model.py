@@ -1,7 +1,5 @@
 """Options about the model: which one, from where, and in what precision its weights stand."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from flowtuner.options.fields import Section, option

@@ -1,8 +1,6 @@
 """Options about the optimizer and its learning rate."""
 
-from __future__ import annotations
-
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from flowtuner.options.fields import Section, option
 
@@ -18,19 +16,24 @@ Optimizer = Literal[
     "bnb-ademamix8bit", "bnb-ademamix-paged", "bnb-ademamix8bit-paged",
 ]  # fmt: skip
 
-# Names that SimpleTuner itself no longer takes, and what it recommends in their place.
-REMOVED_OPTIMIZERS = {
-    "dadaptation": "adamw_schedulefree",
-    "adafactor": "optimi-stableadamw",
-    "adamw8bit": "optimi-adamw",
-}
+BUILT = (
+    "adamw_bf16",
+    *(name for name in get_args(Optimizer) if name.startswith("torch-") and name != "torch-muon"),
+)
 
 
 class OptimizerOptions(Section):
     """Who moves the weights, and how far."""
 
-    optimizer: Optimizer = option("adamw_bf16", "The optimizer.", values={"adamw": "torch-adamw"}, env=["OPTIMIZER"])
-    optimizer_config: str | None = option(None, "Settings for it: `key=value,key=value`.")
+    optimizer: Optimizer = option(
+        "adamw_bf16",
+        "The optimizer.",
+        values={"adamw": "torch-adamw", "adam": "torch-adam"},
+        removed={"dadaptation": "adamw_schedulefree", "adafactor": "optimi-stableadamw", "adamw8bit": "optimi-adamw"},
+        built=BUILT,
+        env=["OPTIMIZER"],
+    )
+    optimizer_config: dict[str, Any] | str | None = option(None, "Settings for it: `key=value,key=value`.")
     optimizer_beta1: float | None = option(None, "First beta; needs optimizer_beta2 too.", ge=0, lt=1)
     optimizer_beta2: float | None = option(None, "Second beta; needs optimizer_beta1 too.", ge=0, lt=1)
     adam_beta1: float = option(0.9, "First beta of Adam under DeepSpeed.", ge=0, lt=1, accepted=True)

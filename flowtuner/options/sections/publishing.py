@@ -1,7 +1,5 @@
 """Options about publishing: where results go besides output_dir."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Options about what a run tells: trackers, webhooks, logs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Options about the run: how long, in what batches, with what loss and noise."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Options about validation: what is rendered, when, and by whom."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
