@@ -19,6 +19,7 @@ from flowtuner import errors
 from flowtuner.engine.events import CHECKPOINT, EventLog
 from flowtuner.engine.run import CacheReport, Checkpoint, Position, RunSpec, TrainReport, ValidationReport
 
+WORKER = "flowtuner.engine.worker"
 CLOSE_GRACE_S = 25.0
 POLL_S = 0.5
 LOG_TAIL_LINES = 12
@@ -185,9 +186,7 @@ class _Worker:
         process = self._process
         assert process is not None
         self.send({"id": 0, "name": "stop", "arguments": {}})
-        with contextlib.suppress(OSError, ValueError):
-            assert process.stdin is not None
-            process.stdin.close()
+        self._hang_up()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(grace_s)
         self._kill_group()
@@ -220,6 +219,12 @@ class _Worker:
             self._read(channel)
         self._replies.put(None)
         self._process.wait()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):
+            self._process.stdin.close()
 
     def _spawn(self, write_fd: int) -> subprocess.Popen[bytes]:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
