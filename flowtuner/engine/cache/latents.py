@@ -95,7 +95,7 @@ class LatentCache:
         self, samples: list[Sample], encode: Encode, device: torch.device, batch_size: int, work: _Work
     ) -> None:
         batches = _cut(samples, batch_size)
-        with quiet_decoding(), ThreadPoolExecutor(count_threads(), thread_name_prefix="pixels") as pool:
+        with quiet_decoding(), ThreadPoolExecutor(max(1, count_threads() - 1), thread_name_prefix="pixels") as pool:
             try:
                 for loading in _load_ahead(batches, pool, ahead=2 + 2 * count_threads() // batch_size):
                     self._encode_batch(loading, encode, device, work)
