@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 FAKE_ENGINE = Path(__file__).parent.parent / "fakes" / "engine"
@@ -16,7 +17,11 @@ FAKE_ENGINE = Path(__file__).parent.parent / "fakes" / "engine"
 
 @pytest.fixture(scope="session")
 def prefect_api() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=60):
+    # Joining the heartbeat's thread costs every flow a second at its end.
+    with (
+        prefect_test_harness(server_startup_timeout=60),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
         yield
 
 

@@ -1,0 +1,147 @@
+"""The training flow with a counting engine: what it returns, what its page shows, and how it ends when things fail."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import Artifact, FlowRun
+
+from flows.cache import cache
+from flows.publish import publish
+from flows.train import train
+from flowtuner import durable
+from flowtuner.engine.events import METRIC, PUBLISH, STATUS, read_events
+from flowtuner.errors import ConfigError, PublishError
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def read_run(run_id: str) -> tuple[FlowRun, dict[str, Artifact]]:
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(run_id)  # type: ignore[arg-type]
+        wanted = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        artifacts = client.read_artifacts(artifact_filter=wanted)
+    return run, {str(artifact.key): artifact for artifact in artifacts}
+
+
+def steps_in(folder: Path) -> str:
+    return (folder / "transformer/weights.safetensors").read_text()
+
+
+def test_a_run_is_trained_published_verified_and_shown(options: dict[str, Any], share: Path) -> None:
+    result = train(config=options)
+    assert isinstance(result, dict)
+    assert [(row["what"], row["verified"]) for row in result["published"]] == [
+        ("checkpoint-4", True),
+        ("checkpoint-8", True),
+        ("release", True),
+    ]
+    assert (result["step"], result["worst_case_loss_steps"]) == (8, 4)
+    assert steps_in(share / "my run/checkpoint-4") == "weights of step 4"
+    assert steps_in(share / "my run/pipeline") == "weights of step 8"
+    output_dir = Path(result["output_dir"])
+    assert durable.read_json(output_dir / "logs/report.json") == result
+    assert not (output_dir / ".spool").exists()
+
+    run, artifacts = read_run(result["run_id"])
+    assert run.name == "my run (pixart_sigma full)"
+    assert "model:pixart_sigma" in run.tags
+    assert artifacts.keys() == {"configuration", "progress", "metrics", "validation", "published"}
+    assert artifacts["progress"].data == 100
+    assert "data:image/png;base64," in str(artifacts["metrics"].data)
+    assert "data:image/jpeg;base64," in str(artifacts["validation"].data)
+    assert str(artifacts["published"].data).count("| verified | yes |") == 3
+    assert "model_type" in str(artifacts["configuration"].data)
+
+    # Publishing the same folder again sends nothing and says the same.
+    again = publish(path=str(output_dir))
+    assert [row["manifest_sha256"] for row in again["published"]] == [
+        row["manifest_sha256"] for row in result["published"]
+    ]
+
+
+def test_a_required_destination_that_refuses_fails_the_run_and_can_be_served_later(
+    options: dict[str, Any], share: Path, tmp_path: Path
+) -> None:
+    (share / "my run").write_text("a file where the folder must be")
+    optional = {"provider": "folder", "path": str(tmp_path), "base_path": "second", "required": False}
+    options["publishing_config"] += [optional]
+    with pytest.raises(PublishError) as caught:
+        train(config=options)
+    output_dir = Path(options["output_dir"])
+    assert f"flowtuner publish '{output_dir}'" in str(caught.value)
+    assert "share lacks release" in str(caught.value)
+    assert "second" not in str(caught.value)
+    assert steps_in(tmp_path / "second/my run/pipeline") == "weights of step 8"
+    statuses = [event.data for event in read_events(output_dir / "logs/events.jsonl") if event.type == STATUS]
+    assert [status["status"] for status in statuses] == ["running", "failed"]
+
+    (share / "my run").unlink()
+    report = publish(path=str(output_dir))
+    assert all(row["verified"] for row in report["published"])
+    assert steps_in(share / "my run/pipeline") == "weights of step 8"
+
+
+def test_an_optional_destination_that_refuses_is_reported_and_nothing_more(
+    options: dict[str, Any], share: Path
+) -> None:
+    options["publishing_config"][0]["required"] = False
+    (share / "my run").write_text("a file where the folder must be")
+    result = train(config=options)
+    assert isinstance(result, dict)
+    assert {row["verified"] for row in result["published"]} == {False}
+    assert "move it away" in result["published"][0]["error"]
+
+
+def test_a_leg_whose_engine_dies_ends_at_the_same_step(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_ENGINE", "die@7,bad_validation")
+    result = train(config=options)
+    assert isinstance(result, dict)
+    assert result["step"] == 8
+    events = list(read_events(Path(options["output_dir"]) / "logs/events.jsonl"))
+    assert [event.data["step"] for event in events if event.type == METRIC] == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8]
+    assert steps_in(Path(options["output_dir"]) / "checkpoint-8") == "weights of step 8"
+
+
+def test_all_mistakes_are_told_before_anything_starts(options: dict[str, Any], tmp_path: Path) -> None:
+    wrong = {"learning_rat": 1, "train_batch_size": 0}
+    with pytest.raises(ConfigError) as caught:
+        train(config=options | wrong)
+    assert "learning_rat" in str(caught.value)
+    assert "train_batch_size" in str(caught.value)
+    shutil.rmtree(tmp_path / "share")
+    with pytest.raises(ConfigError) as caught:
+        train(config=options | {"pretrained_model_name_or_path": "/no/such/model"})
+    assert "mount the share" in str(caught.value)
+    assert "/no/such/model" in str(caught.value)
+    assert not (tmp_path / "my run/logs/events.jsonl").exists()
+
+
+def test_training_and_caching_are_subflows_of_other_flows(options: dict[str, Any]) -> None:
+    @flow
+    def parent() -> tuple[Any, Any]:
+        return cache(config=options), train(config=options)
+
+    cached, trained = parent()
+    assert cached["text"]["total"] == 8
+    assert trained["step"] == 8
+
+
+def test_a_second_run_goes_on_and_sends_only_what_is_new(options: dict[str, Any]) -> None:
+    train(config=options)
+    train(config=options | {"max_train_steps": 12})
+    sent = [
+        event.data["what"]
+        for event in read_events(Path(options["output_dir"]) / "logs/events.jsonl")
+        if event.type == PUBLISH and event.data["state"] == "verified"
+    ]
+    assert sent[:3] == ["checkpoint-4", "checkpoint-8", "release"]
+    assert "checkpoint-12" in sent[3:]
