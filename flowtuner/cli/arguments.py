@@ -25,14 +25,19 @@ class Source:
         """Reads and checks the options; raises ConfigError with every fault."""
         from flowtuner.options import load
 
-        return load(env=self.env, config_file=self.config_file, flags=self.flags, values=self.values)
+        # Values alone must stay alone: with them, no file that happens to lie around is picked up.
+        return load(env=self.env, config_file=self.config_file, flags=self.flags, values=self.values or None)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self, loaded: LoadedConfig) -> dict[str, Any]:
         """The same options as parameters of a flow, which reads the file itself: its placeholders may hold secrets."""
-        from flowtuner.options import read_flags
+        from flowtuner.options.sources import parse_flags
 
-        config = {**read_flags(self.flags), **self.values}
-        return {"config": config, "env": self.env, "config_file": str(self.config_file) if self.config_file else None}
+        config: dict[str, Any] = {}
+        for given in parse_flags(self.flags, []):
+            name = given.key.lstrip("-")
+            config[name] = [config[name], given.value] if name in config else given.value
+        file = loaded.config_file
+        return {"config": config | dict(self.values), "env": None, "config_file": str(file) if file else None}
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:

@@ -62,6 +62,7 @@ def run_flow(call: FlowCall, as_json: bool = False) -> int:
 
 
 def _run(call: FlowCall, summary: Summary, ending: _Ending, as_json: bool) -> None:
+    tell("starting: Prefect first, then the run ...")
     with _quiet_prefect(), _server() as address:
         ending.ui_url = address.ui_url
         tell(f"Prefect UI: {address.ui_url}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,8 +54,22 @@ class Summary:
             lines.append(f"Checkpoint:  {self.checkpoint}")
         if self.sheet:
             lines.append(f"Validation:  {self.sheet}")
-        lines += [f"Publishing:  {describe_publish(data)}" for _, data in sorted(self.published.items())]
-        return lines
+        return lines + [f"Publishing:  {line}" for line in self.describe_publishing()]
+
+    def describe_publishing(self) -> list[str]:
+        """What failed, and for each destination the release and the newest checkpoint; older ones are counted."""
+        failed = [data for data in self.published.values() if not data.get("verified")]
+        newest: dict[tuple[str, bool], dict[str, Any]] = {}
+        older: Counter[str] = Counter()
+        for (destination, what), data in self.published.items():
+            place = destination, what.startswith("checkpoint-")
+            if not data.get("verified"):
+                continue
+            if place in newest:
+                older[destination] += 1
+            newest[place] = data
+        lines = [describe_publish(data) for data in (*failed, *newest.values())]
+        return lines + [f"{count} older checkpoints to {destination}, verified" for destination, count in older.items()]
 
     def describe_stop(self, how: str) -> str:
         """Where the checkpoint is after a run that was stopped, and how to go on."""

@@ -30,4 +30,4 @@ def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
     if loaded is None or has_errors(findings):
         tell("Nothing was started.")
         return Exit.CONFIGURATION
-    return run_flow(FlowCall(entrypoint, source.parameters(), Path(loaded.config.output_dir)), as_json)
+    return run_flow(FlowCall(entrypoint, source.parameters(loaded), Path(loaded.config.output_dir)), as_json)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from flowtuner.cli.crash import report_crash
-from flowtuner.cli.secrets import hide_secrets
 
 
 def test_a_crash_is_one_line_and_a_file(tmp_path):
@@ -33,20 +32,3 @@ def test_a_home_that_cannot_be_written_is_no_second_crash(tmp_path, monkeypatch,
     error = ValueError("two\nlines")
     report_crash(ValueError, error, error.__traceback__)
     assert f"unexpected ValueError: two lines. The full traceback is in {tmp_path}/crash-" in capsys.readouterr().err
-
-
-def test_secrets_are_hidden_at_any_depth():
-    shown = hide_secrets(
-        {
-            "publishing_config": [{"provider": "s3", "secret_key": "s", "session_token": "t", "bucket": "b"}],
-            "hub_token": "h",
-            "tokenizer_max_length": "300",
-            "max_tokens": "9",
-            "password": "",
-        }
-    )
-    assert shown["publishing_config"][0] == {
-        "provider": "s3", "secret_key": "********", "session_token": "********", "bucket": "b",
-    }  # fmt: skip
-    assert (shown["hub_token"], shown["tokenizer_max_length"], shown["max_tokens"]) == ("********", "300", "9")
-    assert shown["password"] == ""

@@ -41,6 +41,17 @@ def test_a_watch_shows_only_its_own_runs_events_and_sums_them_up(tmp_path):
     assert "old" not in text
 
 
+def test_older_checkpoints_are_counted_and_failures_always_told(tmp_path):
+    summary = Summary(tmp_path)
+    for number in (2, 4, 10):
+        what = {"destination": "share", "what": f"checkpoint-{number}", "verified": number != 4, "message": "disk full"}
+        summary.published["share", f"checkpoint-{number}"] = what
+    failed, newest, older = summary.describe_publishing()
+    assert failed == "not published: checkpoint-4 to share: disk full"
+    assert newest.startswith("published checkpoint-10 to share")
+    assert older == "1 older checkpoints to share, verified"
+
+
 def test_a_stop_says_where_the_checkpoint_is(tmp_path):
     assert "before the first checkpoint" in Summary(tmp_path).describe_stop("interrupted")
     saved = Summary(tmp_path, checkpoint="/o/checkpoint-7").describe_stop("preempted")

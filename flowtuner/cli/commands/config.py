@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from flowtuner.cli.arguments import Source, add_source, make_parser, parse_source
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell, write, write_json
-from flowtuner.cli.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from flowtuner.options import LoadedConfig
@@ -36,6 +35,8 @@ def _write_schema() -> int:
 
 
 def _show(source: Source, with_origin: bool, with_defaults: bool, as_json: bool) -> int:
+    from flowtuner.options import hide_secrets
+
     loaded = source.load()
     values = hide_secrets(loaded.config.model_dump(mode="json"))
     names = [name for name in values if with_defaults or _is_set(loaded, name)]
@@ -44,7 +45,7 @@ def _show(source: Source, with_origin: bool, with_defaults: bool, as_json: bool)
         return Exit.OK
     width = max(map(len, names), default=0)
     for name in names:
-        origin = f"    # {loaded.origins[name]}" if with_origin and name in loaded.origins else ""
+        origin = f"    # {loaded.origin(name)}" if with_origin else ""
         write(f"{name:{width}} = {values[name]!r}{origin}")
     for warning in loaded.warnings:
         tell(f"warning: {warning}")
@@ -56,10 +57,8 @@ def _show(source: Source, with_origin: bool, with_defaults: bool, as_json: bool)
 def _describe(loaded: LoadedConfig, name: str, value: Any, with_origin: bool) -> Any:
     if not with_origin:
         return value
-    origin = loaded.origins.get(name)
-    return {"value": value, "origin": str(origin) if origin else "default"}
+    return {"value": value, "origin": str(loaded.origin(name))}
 
 
 def _is_set(loaded: LoadedConfig, name: str) -> bool:
-    origin = loaded.origins.get(name)
-    return origin is not None and origin.kind != "default"
+    return loaded.origin(name).kind != "default"
