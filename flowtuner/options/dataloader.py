@@ -76,8 +76,11 @@ def read_datasets(
         if (located := _read_entry(raw, number, document, config, places, environ, faults))
     ]
     active = [located for located in found if not located.entry.disabled]
+    known = {fault.option for fault in faults}
     for located in active:
-        faults.extend(_place(check_entry(located.entry), located))
+        # What an entry inherits has been complained about where it was said.
+        conflicts = [conflict for conflict in check_entry(located.entry) if conflict[0] not in known]
+        faults.extend(_place(conflicts, located))
     if len(found) == len(listed):
         by_id = {located.entry.id: located for located in found}
         for identity, *conflict in check_entries([located.entry for located in found]):

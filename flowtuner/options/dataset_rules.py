@@ -35,8 +35,9 @@ def check_entries(entries: Sequence[DatasetEntry]) -> Iterator[Conflict]:
     yield from _check_defaults(active)
     yield from _check_links(entries)
     yield from _check_sources(active)
-    if active and all((entry.start_epoch or 1) > 1 or (entry.start_step or 0) > 1 for entry in _trained(active)):
-        for entry in _trained(active)[:1]:
+    trained = _trained(active)
+    if trained and all((entry.start_epoch or 1) > 1 or (entry.start_step or 0) > 1 for entry in trained):
+        for entry in trained[:1]:
             key = "start_epoch" if (entry.start_epoch or 1) > 1 else "start_step"
             yield entry.id, key, "leaves the run without a dataset at its start", "one dataset active from the start"
 

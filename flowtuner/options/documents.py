@@ -30,7 +30,9 @@ class Document:
 
     def origin(self, *where: str | int) -> Origin:
         """Where a part stands: the file and, if known, the line."""
-        line = self.lines.get(where)
+        line = next(
+            (self.lines[where[:depth]] for depth in range(len(where), 0, -1) if where[:depth] in self.lines), None
+        )
         return Origin(self.kind, self.name if line is None else f"{self.name}, line {line}")
 
 

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from flowtuner.errors import Fault
-from flowtuner.options.fields import Section, choices_of, closest, describe, extra_of
+from flowtuner.options.fields import Section, choices_of, closest, describe, extra_of, parts_of
 
 PROBLEMS = {
     "missing": "is required",
@@ -32,7 +32,9 @@ PROBLEMS = {
     "list_type": "is not a list",
     "dict_type": "is not an object",
     "model_type": "is not an object",
+    "extra_forbidden": "is no known key",
 }
+TYPE_NAMES = ("float", "int", "str", "bool", "list", "dict")
 
 
 def translate(
@@ -49,31 +51,39 @@ def translate(
 
 
 def _describe_fault(detail: Any, field: FieldInfo | None, name: str, origin: str) -> Fault:
-    inner = [str(part) for part in detail["loc"][1:] if isinstance(part, int) or str(part).isidentifier()]
-    problem = PROBLEMS.get(detail["type"], detail["msg"])
-    value = None if detail["type"] == "missing" else detail["input"]
-    allowed = detail.get("ctx", {}).get("allowed") or (describe(field) if field else "")
-    return Fault(
-        name,
-        value,
-        "" if value is None and origin == "default" else origin,
-        f"{'.'.join(inner)} {problem}" if inner and not field_is_union(field) else problem,
-        allowed,
-        _suggest(value, field) if field else "",
-    )
+    kind = detail["type"]
+    inner = [part for part in detail["loc"][1:] if _is_place(part)]
+    place = name + "".join(f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in inner)
+    target = _find_inner(field, inner) if field else None
+    value = None if kind in ("missing", "extra_forbidden") else detail["input"]
+    allowed = detail.get("ctx", {}).get("allowed") or (describe(target) if target else "")
+    suggestion = _suggest(value, target) if target else ""
+    return Fault(place, value, origin, PROBLEMS.get(kind, detail["msg"]), allowed, suggestion)
 
 
-def field_is_union(field: FieldInfo | None) -> bool:
-    """Says whether pydantic names the alternative it tried, which is noise for a user."""
-    return field is not None and len(getattr(field.annotation, "__args__", ())) > 1
+def _is_place(part: int | str) -> bool:
+    # pydantic also names the alternative of a union that it tried, which is noise for a user.
+    return isinstance(part, int) or (part not in TYPE_NAMES and part.isidentifier() and not part[0].isupper())
+
+
+def _find_inner(field: FieldInfo, inner: list[int | str]) -> FieldInfo | None:
+    """The field of a nested record that a place leads to; the field itself where there is no record."""
+    for part in inner:
+        records = [kind for kind in parts_of(field.annotation) if isinstance(kind, type) and issubclass(kind, Section)]
+        if not isinstance(part, int):
+            found = records[0].model_fields.get(part) if records else None
+            if found is None:
+                return None
+            field = found
+    return field
 
 
 def _suggest(value: Any, field: FieldInfo) -> str:
     removed = extra_of(field).get("removed", {}).get(str(value))
     if removed:
         return f"SimpleTuner removed it; use {removed}."
+    if value is None:
+        return ""
     spellings = extra_of(field).get("values", {})
-    near = (
-        closest(str(value).strip().lower(), [*map(str, choices_of(field)), *spellings]) if value is not None else None
-    )
+    near = closest(str(value).strip().lower(), [*map(str, choices_of(field)), *spellings])
     return f"Did you mean {spellings.get(near, near)}?" if near else ""

@@ -63,7 +63,8 @@ def _complete(config: TrainingConfig, origins: Mapping[str, Origin]) -> dict[str
 
 def _read_source(chosen: dict[str, Given], places: Places, faults: list[Fault]) -> Document | None:
     given = chosen.get("data_backend_config")
-    if given is None or given.value in ("", []):
+    if given is None or given.value in ("", [], {}):
+        chosen.pop("data_backend_config", None)
         allowed = "a JSON file with a list of dataset entries"
         faults.append(Fault("data_backend_config", None, "", "is required", allowed))
         return None
