@@ -12,7 +12,7 @@ class MissingCaptionError(ValueError):
 
 
 def read_captions(path: str, settings: CaptionSettings) -> tuple[str, ...]:
-    """All alternative captions of a picture, at least one."""
+    """All alternative captions of a picture; none only if a missing file is to be ignored."""
     if settings.strategy == "instanceprompt":
         return settings.instance_prompts
     own = _caption_of_name(path) if settings.strategy == "filename" else _read_textfile(path, settings)
@@ -36,9 +36,9 @@ def _read_textfile(path: str, settings: CaptionSettings) -> tuple[str, ...]:
             text = file.read().strip()
     except FileNotFoundError:
         if settings.ignore_missing:
-            return ("",)
+            return ()
         raise MissingCaptionError(
-            f"its caption file {name} is missing; write it, or set ignore_missing_files"
+            f"its caption file {name} is missing; write it, or set caption_strategy to filename"
         ) from None
     except UnicodeDecodeError as error:
         raise MissingCaptionError(f"its caption file {name} is not UTF-8") from error

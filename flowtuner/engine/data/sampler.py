@@ -42,22 +42,21 @@ class Sampler:
         faults: list[str] = []
         for entry in entries:
             own = [sample for sample in samples if sample.dataset_id == entry.id]
-            weight = 1.0 if entry.probability is None else float(entry.probability)
-            if not own or weight <= 0:
+            if not own:
                 continue
             size = entry.train_batch_size or batch_size
-            repeats = entry.repeats or 0
+            repeats = entry.repeats
             small = [] if keep_small_buckets else list(_find_small_buckets(own, repeats, size * accumulation))
             if small and oversubscribe and not repeats:
                 repeats = max(needed for _, _, needed in small)
             else:
                 faults += [_describe_small(entry.id, one, size, accumulation, repeats) for one in small]
             self._streams.append(_Stream(entry.id, own, repeats + 1, size, seed))
-            weights.append(weight)
+            weights.append(entry.probability)
         if faults:
             raise DataError(_with_remedies(faults))
         if not self._streams:
-            raise DataError("no dataset has both usable pictures and a probability above 0.")
+            raise DataError("no dataset has a usable picture.")
         self._quotas = [
             max(1, round(stream.length * weight)) for stream, weight in zip(self._streams, weights, strict=True)
         ]

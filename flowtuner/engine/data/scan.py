@@ -46,7 +46,7 @@ def scan_datasets(entries: Sequence[DatasetEntry], config: TrainingConfig, *, in
         with quiet_decoding():
             for one, (found, faults) in zip(settings, listings, strict=True):
                 good, bad = _scan_dataset(one, found, memo, progress)
-                _require_some(one, good, faults + bad)
+                _require_some(one, len(found), good, faults + bad)
                 samples += good
                 quarantined += faults + bad
     finally:
@@ -91,7 +91,7 @@ def _scan_dataset(
         made = _make_sample(file.path, facts, settings)
         if isinstance(made, Sample):
             samples.append(made)
-        else:
+        elif made:
             quarantined.append(made)
     memo.keep_only(f"{settings.folder.absolute()}/", {file.path for file in found})
     return samples, quarantined
@@ -128,7 +128,7 @@ def _probe(path: str) -> Facts:
     return [facts.content, facts.width, facts.height, facts.orientation]
 
 
-def _make_sample(path: str, facts: Facts, settings: DatasetSettings) -> Sample | Quarantined:
+def _make_sample(path: str, facts: Facts, settings: DatasetSettings) -> Sample | Quarantined | None:
     if isinstance(facts, str):
         return Quarantined(path, facts)
     content, width, height, orientation = facts
@@ -138,12 +138,15 @@ def _make_sample(path: str, facts: Facts, settings: DatasetSettings) -> Sample |
         captions = read_captions(path, settings.captions)
     except MissingCaptionError as error:
         return Quarantined(path, str(error))
-    return Sample(settings.id, path, content, captions, make_plan((width, height), orientation, content, settings.crop))
+    plan = make_plan((width, height), orientation, content, settings.crop)
+    return Sample(settings.id, path, content, captions, plan) if captions else None
 
 
-def _require_some(settings: DatasetSettings, samples: list[Sample], faults: list[Quarantined]) -> None:
+def _require_some(settings: DatasetSettings, found: int, samples: list[Sample], faults: list[Quarantined]) -> None:
     if samples:
         return
+    if not faults and found:
+        raise DataError(f"dataset {settings.id}: none of the {found} pictures has a caption file (.txt beside it).")
     if not faults:
         raise DataError(f"dataset {settings.id}: {settings.folder} holds no pictures.")
     listed = "\n".join(f"  - {fault}" for fault in faults[:NAMED_FAULTS])

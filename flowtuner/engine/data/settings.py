@@ -120,7 +120,7 @@ def _resolve_crop(entry: DatasetEntry, config: TrainingConfig) -> CropSettings:
     return CropSettings(
         by_edge=kind == "pixel",
         resolution=resolution**2 / 1e6 if kind == "pixel_area" else resolution,
-        alignment=int(_pick(config, "aspect_bucket_alignment", 64)),
+        alignment=int(_either(entry, config, "aspect_bucket_alignment", 64)),
         rounding=int(_pick(config, "aspect_bucket_rounding", 2)),
         # An unseeded run still has to find its latents again: crops fall back to a fixed seed.
         seed=int(_pick(config, "seed", 0)),

@@ -1,18 +1,26 @@
 """Dataset entries, options and pictures for the tests of the data room."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from flowtuner.engine.data.scan import scan_datasets
+from flowtuner.options import DatasetEntry, TrainingConfig
 
 
 @pytest.fixture
-def make_config():
+def make_config(tmp_path):
     def make(**values):
-        return SimpleNamespace(**{"aspect_bucket_alignment": 8, "resolution": 32, "resolution_type": "pixel"} | values)
+        defaults = {
+            "model_family": "pixart_sigma",
+            "model_type": "full",
+            "output_dir": tmp_path / "output",
+            "data_backend_config": tmp_path / "dataloader.json",
+            "aspect_bucket_alignment": 8,
+            "resolution": 32,
+            "resolution_type": "pixel",
+        }
+        return TrainingConfig(**defaults | values)
 
     return make
 
@@ -22,14 +30,9 @@ def make_entry(tmp_path):
     def make(**values):
         defaults = {
             "id": "pictures",
-            "type": "local",
-            "dataset_type": "image",
-            "instance_data_dir": str(tmp_path / "pictures"),
-            "repeats": 0,
-            "probability": 1.0,
-            "train_batch_size": None,
+            "instance_data_dir": tmp_path / "pictures",
         }
-        return SimpleNamespace(**defaults | values)
+        return DatasetEntry(**defaults | values)
 
     return make
 

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from flowtuner.engine.data.order import permute
 from flowtuner.engine.data.sample import Plan, Sample
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.errors import DataError
+from flowtuner.options import DatasetEntry
 
 
 def samples_of(dataset, sizes, captions=("only",)):
@@ -22,7 +22,7 @@ def samples_of(dataset, sizes, captions=("only",)):
 
 
 def entry(name="a", repeats=0, probability=1.0, train_batch_size=None):
-    return SimpleNamespace(id=name, repeats=repeats, probability=probability, train_batch_size=train_batch_size)
+    return DatasetEntry(id=name, repeats=repeats, probability=probability, train_batch_size=train_batch_size)
 
 
 SIZES = {(64, 64): 17, (128, 64): 9, (64, 128): 6}
@@ -88,12 +88,9 @@ def test_datasets_are_mixed_by_probability():
     assert sum(path.startswith("/b") for path in seen) == 40
 
 
-def test_probability_zero_leaves_a_dataset_out():
-    samples = samples_of("a", {(64, 64): 8}) + samples_of("b", {(64, 64): 1})
-    sampler = Sampler(samples, [entry("a"), entry("b", probability=0)], 4, seed=7)
-    assert sampler.micro_batches_per_epoch == 2
-    with pytest.raises(DataError, match="probability above 0"):
-        Sampler(samples, [entry("a", probability=0)], 4, seed=7)
+def test_no_samples_at_all():
+    with pytest.raises(DataError, match="no dataset has a usable picture"):
+        Sampler([], [entry()], 4, seed=7)
 
 
 def test_batch_size_of_a_dataset_wins():

@@ -147,7 +147,7 @@ CAPTION_CASES = [
     ({"strategy": "textfile", "split_lines": False}, "one\ntwo\n", ("one\ntwo",)),
     ({"strategy": "textfile"}, "\ufeffmarked", ("marked",)),
     ({"strategy": "textfile"}, "", ("",)),
-    ({"strategy": "textfile", "ignore_missing": True}, None, ("",)),
+    ({"strategy": "textfile", "ignore_missing": True}, None, ()),
     ({"strategy": "textfile", "prepend": True, "instance_prompts": ("x", "y")}, "1\n2", ("x 1", "x 2", "y 1", "y 2")),
     ({"strategy": "instanceprompt", "instance_prompts": ("x", "y")}, "unused", ("x", "y")),
 ]
@@ -175,6 +175,17 @@ def test_missing_caption_sets_the_sample_aside(tmp_path, draw, make_entry, scan)
     found = scan(make_entry(caption_strategy="textfile"))
     assert [s.captions for s in found.samples] == [("two",)]
     assert "one.txt is missing" in found.quarantined[0].reason
+
+
+def test_missing_captions_may_be_ignored(tmp_path, draw, make_entry, scan):
+    draw("one.png")
+    entry = make_entry(caption_strategy="textfile", ignore_missing_files=True)
+    with pytest.raises(DataError, match="none of the 1 pictures has a caption file"):
+        scan(entry)
+    draw("two.png", seed=1)
+    (tmp_path / "pictures" / "two.txt").write_text("two")
+    found = scan(entry)
+    assert len(found.samples) == 1 and not found.quarantined
 
 
 def test_only_instance_prompt_overrides_the_strategy(draw, make_entry, scan):
