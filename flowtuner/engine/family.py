@@ -57,11 +57,16 @@ class Family(ABC):
     component: ClassVar[str] = "transformer"
     prediction: ClassVar[Prediction]
     lora_targets: ClassVar[tuple[str, ...]]
-    max_text_tokens: ClassVar[int]
+    max_text_tokens: int
+    """Longest prompt: the family's own, unless `tokenizer_max_length` says otherwise."""
 
     def __init__(self, source: str | Path, config: TrainingConfig) -> None:
         self.source = source
+        self.companions = source
+        """Where all parts but the trained one come from; some repositories hold only that one."""
         self.config = config
+        if config.tokenizer_max_length:
+            self.max_text_tokens = config.tokenizer_max_length
 
     @abstractmethod
     def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:

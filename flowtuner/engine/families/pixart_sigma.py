@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from flowtuner.engine.diffusion import Schedule
+    from flowtuner.options import TrainingConfig
 
 MODEL_CLASSES = ("PixArtTransformer2DModel", "Transformer2DModel")  # the first releases carry the older name
 PIPELINES = ("PixArtSigmaPipeline", "PixArtAlphaPipeline")
+COMPANIONS = "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers"
+TRANSFORMER_ONLY = ("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "PixArt-alpha/PixArt-Sigma-XL-2-2K-MS")
 PARTS: dict[str, tuple[str, ...]] = {
     "transformer": MODEL_CLASSES,
     "vae": ("AutoencoderKL",),
@@ -44,28 +47,31 @@ class PixArtSigma(Family):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     max_text_tokens = 300
 
+    def __init__(self, source: str | Path, config: TrainingConfig) -> None:
+        super().__init__(source, config)
+        if str(source) in TRANSFORMER_ONLY:
+            self.companions = COMPANIONS
+
     def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:
         """Loads T5 and its tokenizer."""
         from transformers import T5EncoderModel, T5Tokenizer
 
-        from flowtuner.engine.families.parts.loading import hub_options, loading
+        from flowtuner.engine.families.parts.loading import loading, origin_of
 
         with loading(self, "tokenizer"):
-            tokenizer = T5Tokenizer.from_pretrained(self.source, subfolder="tokenizer", revision=self.config.revision)
+            tokenizer = T5Tokenizer.from_pretrained(**origin_of(self, "tokenizer"))
         with loading(self, "text_encoder"):
-            model = T5EncoderModel.from_pretrained(
-                self.source, subfolder="text_encoder", dtype=dtype, **hub_options(self)
-            )
-        return T5Text(tokenizer, model.to(device).eval(), self.config.tokenizer_max_length or self.max_text_tokens)
+            model = T5EncoderModel.from_pretrained(**origin_of(self, "text_encoder"), dtype=dtype)
+        return T5Text(tokenizer, model.to(device).eval(), self.max_text_tokens)
 
     def load_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
         """Loads the autoencoder."""
         from diffusers import AutoencoderKL
 
-        from flowtuner.engine.families.parts.loading import hub_options, loading
+        from flowtuner.engine.families.parts.loading import loading, origin_of
 
         with loading(self, "vae"):
-            module = AutoencoderKL.from_pretrained(self.source, subfolder="vae", torch_dtype=dtype, **hub_options(self))
+            module = AutoencoderKL.from_pretrained(**origin_of(self, "vae"), torch_dtype=dtype)
         if self.config.vae_enable_tiling:
             module.enable_tiling()
         if self.config.vae_enable_slicing:
@@ -76,12 +82,10 @@ class PixArtSigma(Family):
         """Loads the transformer."""
         from diffusers import PixArtTransformer2DModel
 
-        from flowtuner.engine.families.parts.loading import hub_options, loading
+        from flowtuner.engine.families.parts.loading import loading, origin_of
 
         with loading(self, self.component):
-            model = PixArtTransformer2DModel.from_pretrained(
-                self.source, subfolder=self.component, torch_dtype=dtype, **hub_options(self)
-            )
+            model = PixArtTransformer2DModel.from_pretrained(**origin_of(self, self.component), torch_dtype=dtype)
         loaded: torch.nn.Module = model.to(device).eval()
         return loaded
 
@@ -164,7 +168,7 @@ class PixArtSigma(Family):
         from flowtuner.engine.families.parts.loading import copy_other_parts, locate_folder
         from flowtuner.engine.families.parts.weights import save_model
 
-        copy_other_parts(locate_folder(self), target, self.component)
+        copy_other_parts(locate_folder(self), target, self.component, model)
         save_model(model, target / self.component)
 
     @classmethod

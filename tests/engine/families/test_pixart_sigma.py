@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import DiffusionPipeline
 
 from flowtuner.engine.diffusion import compute_loss
 from flowtuner.engine.families import choose_source, open_family
@@ -173,3 +174,75 @@ def test_a_hub_id_without_a_network_says_what_to_check(configure):
     family = PixArt("flowtuner-tests/does-not-exist", configure())
     with pytest.raises(ModelError, match="network"):
         family.load_model(torch.float32, CPU)
+
+
+@pytest.fixture
+def hub(tiny_model, tmp_path, monkeypatch):
+    """A Hub cache on disk; adds a repository that holds some parts of the tiny model."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+
+    commit = "c0ffee" + 34 * "0"
+
+    def add(name, *parts):
+        repository = tmp_path / f"models--{name.replace('/', '--')}"
+        (repository / "refs").mkdir(parents=True)
+        (repository / "refs" / "main").write_text(commit)
+        snapshot = repository / "snapshots" / commit
+        shutil.copytree(
+            tiny_model, snapshot, ignore=lambda path, names: set(names) - {*parts} if path == str(tiny_model) else ()
+        )
+        return snapshot
+
+    return add
+
+
+def test_a_hub_id_loads_from_the_cache_without_a_network(hub, tiny_model, configure, tmp_path):
+    hub("somebody/pixart", "model_index.json", "transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+    family = PixArt("somebody/pixart", configure())
+    model = family.load_model(torch.float32, CPU)
+    assert family.load_text_encoder(torch.float32, CPU).count_tokens(["a red circle"]) == [4]
+    assert family.load_vae(torch.float32, CPU).scale == 4
+    assert family.noise_schedule().prediction == "epsilon"
+    family.save_pipeline(model, tmp_path / "saved")
+    assert PixArt.check_source(tmp_path / "saved") == []
+
+
+def test_flavours_that_are_a_transformer_only_find_their_companions(hub, configure, tmp_path):
+    hub("PixArt-alpha/PixArt-Sigma-XL-2-512-MS", "transformer")
+    hub(
+        "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
+        "model_index.json",
+        "vae",
+        "text_encoder",
+        "tokenizer",
+        "scheduler",
+    )
+    config = configure(model_flavour="600M-512")
+    family = PixArt(choose_source(config), config)
+    family.load_vae(torch.float32, CPU)
+    family.load_text_encoder(torch.float32, CPU)
+    family.save_pipeline(family.load_model(torch.float32, CPU), tmp_path / "saved")
+    assert PixArt.check_source(tmp_path / "saved") == []
+
+
+def test_a_source_with_the_older_class_name_and_another_sampler(broken, configure, tmp_path):
+    """As the 900M flavours are published."""
+    for path, change in {
+        "model_index.json": {
+            "transformer": ["diffusers", "Transformer2DModel"],
+            "scheduler": ["diffusers", "UniPCMultistepScheduler"],
+        },
+        "transformer/config.json": {"_class_name": "Transformer2DModel", "only_cross_attention": False},
+        "scheduler/scheduler_config.json": {"_class_name": "UniPCMultistepScheduler"},
+    }.items():
+        value = json.loads((broken / path).read_text())
+        (broken / path).write_text(json.dumps(value | change))
+    assert PixArt.check_source(broken) == []
+    family = PixArt(broken, configure())
+    model, one = family.load_model(torch.float32, CPU), rows()[0]
+    vae = family.load_vae(torch.float32, CPU)
+    family.render(model, vae, one, one, width=32, height=32, steps=2, guidance=2.0, seed=0)
+    family.save_pipeline(model, tmp_path / "saved")
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "saved")
+    assert type(pipeline.scheduler).__name__ == "UniPCMultistepScheduler"
+    assert torch.equal(pipeline.transformer.proj_out.weight, model.proj_out.weight)

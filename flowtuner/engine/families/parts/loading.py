@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from flowtuner.durable import write_json
+from flowtuner.engine.families.parts.source import INDEX, read_object
 from flowtuner.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,17 +22,18 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def loading(family: Family, part: str) -> Iterator[None]:
     """Checks a local source, keeps libraries quiet and turns their errors into ModelError naming source and part."""
-    folder = Path(family.source).expanduser()
+    source = _source_of(family, part)
+    folder = Path(source).expanduser()
     # Some loaders make up what is missing (an empty tokenizer, say), so the folder is looked at first.
     faults = family.check_source(folder) if folder.is_dir() else []
     if faults:
-        raise ModelError(f"{part} of {family.source} cannot be loaded: {'; '.join(faults)}. {_advise(folder)}")
+        raise ModelError(f"{part} of {source} cannot be loaded: {'; '.join(faults)}. {_advise(folder)}")
     try:
         with muted_deprecations():
             yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{part} of {family.source} cannot be loaded: {reason} {_advise(folder)}") from error
+        raise ModelError(f"{part} of {source} cannot be loaded: {reason} {_advise(folder)}") from error
 
 
 @contextlib.contextmanager
@@ -43,10 +46,16 @@ def muted_deprecations() -> Iterator[None]:
         yield
 
 
-def hub_options(family: Family) -> dict[str, str]:
-    """Which version of the weights a Hub id means."""
+def origin_of(family: Family, part: str) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that say which part of which version of which source is meant."""
+    source = _source_of(family, part)
+    origin: dict[str, Any] = {"pretrained_model_name_or_path": source, "subfolder": part}
+    if source != family.source:
+        return origin
     wanted = {"revision": family.config.revision, "variant": family.config.variant}
-    return {name: value for name, value in wanted.items() if value}
+    if part == "scheduler" or part.startswith("tokenizer"):
+        del wanted["variant"]  # a variant is one of weights
+    return origin | {name: value for name, value in wanted.items() if value}
 
 
 def load_scheduler(family: Family) -> Any:
@@ -55,30 +64,36 @@ def load_scheduler(family: Family) -> Any:
 
     with loading(family, "scheduler"):
         # Any scheduler class reads the file alike; the file says which one is meant.
-        config = diffusers.DDPMScheduler.load_config(
-            family.source, subfolder="scheduler", revision=family.config.revision
-        )
+        config = diffusers.DDPMScheduler.load_config(**origin_of(family, "scheduler"))
         return getattr(diffusers, config["_class_name"]).from_config(config)
 
 
 def locate_folder(family: Family) -> Path:
-    """The source as a local folder; a Hub id is completed in the Hub cache first."""
-    folder = Path(family.source).expanduser()
+    """The parts beside the trained one as a local folder; a Hub id is completed in the Hub cache first."""
+    folder = Path(family.companions).expanduser()
     if folder.is_dir():
         return folder
     from diffusers import DiffusionPipeline
 
+    options = origin_of(family, family.component) if family.companions == family.source else {}
+    wanted = {name: value for name, value in options.items() if name in ("revision", "variant")}
     with loading(family, "the pipeline"):
-        return Path(DiffusionPipeline.download(str(family.source), **hub_options(family)))
+        return Path(DiffusionPipeline.download(str(family.companions), **wanted))
 
 
-def copy_other_parts(source: Path, target: Path, replaced: str) -> None:
-    """Copies a pipeline folder except for the part that was trained."""
+def copy_other_parts(source: Path, target: Path, replaced: str, model: Any) -> None:
+    """Copies a pipeline folder except for the part that was trained, whose class the index then names."""
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         if path.is_dir() and path.name != replaced and not path.name.startswith("."):
             shutil.copytree(path, target / path.name, dirs_exist_ok=True)  # follows the Hub cache's links
-    shutil.copyfile(source / "model_index.json", target / "model_index.json")
+    index = read_object(source / INDEX)
+    index[replaced] = ["diffusers", type(model).__name__]  # older sources carry the name of an older class
+    write_json(target / INDEX, index)
+
+
+def _source_of(family: Family, part: str) -> str | Path:
+    return family.source if part == family.component else family.companions
 
 
 def _advise(folder: Path) -> str:
