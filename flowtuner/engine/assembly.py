@@ -85,20 +85,6 @@ def restore_parts(trainer: Trainer, folder: Path) -> None:
     restore_states(_read(folder / RANDOM_STATES))
 
 
-def identity_of(config: TrainingConfig) -> dict[str, Any]:
-    """The options that a resumed run must have in common with the one that saved."""
-    names = (
-        "model_family",
-        "model_type",
-        "lora_type",
-        "lora_rank",
-        "optimizer",
-        "train_batch_size",
-        "gradient_accumulation_steps",
-    )
-    return {name: getattr(config, name) for name in names}
-
-
 def _rate(config: TrainingConfig, total_steps: int, step: int) -> float:
     return learning_rate(config, step, total_steps)
 

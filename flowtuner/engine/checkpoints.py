@@ -11,9 +11,19 @@ from typing import Any
 
 from flowtuner import durable
 from flowtuner.errors import CheckpointError
+from flowtuner.options import TrainingConfig
 
 MANIFEST = "checkpoint_manifest.json"
 STATE = "training_state.json"
+IDENTITY = (
+    "model_family",
+    "model_type",
+    "lora_type",
+    "lora_rank",
+    "optimizer",
+    "train_batch_size",
+    "gradient_accumulation_steps",
+)
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -76,18 +86,25 @@ def list_checkpoints(output_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found) if path.is_dir()]
 
 
-def find_resume_point(output_dir: Path, wanted: str | None, warn: Callable[[str], None]) -> Path | None:
+def find_resume_point(
+    output_dir: Path, wanted: str | None, warn: Callable[[str], None], *, hashes: bool = True
+) -> Path | None:
     """The checkpoint to go on from: the newest whole one for `latest`, the named one, or none for a fresh start."""
     if not wanted:
         return None
     if wanted != "latest":
-        return _named_checkpoint(output_dir, wanted)
+        return _named_checkpoint(output_dir, wanted, hashes)
     for folder in reversed(list_checkpoints(output_dir)):
-        faults = find_faults(folder)
+        faults = find_faults(folder, hashes=hashes)
         if not faults:
             return folder
         warn(f"{folder.name} is not used: {'; '.join(faults[:3])}. Going back to the one before it.")
     return None
+
+
+def identity_of(config: TrainingConfig) -> dict[str, Any]:
+    """The options that a resumed run must have in common with the one that saved."""
+    return {name: getattr(config, name) for name in IDENTITY}
 
 
 def check_identity(saved: SavedState, present: Mapping[str, Any], folder: Path) -> None:
@@ -124,7 +141,7 @@ def remove_leftovers(output_dir: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _named_checkpoint(output_dir: Path, wanted: str) -> Path:
+def _named_checkpoint(output_dir: Path, wanted: str, hashes: bool) -> Path:
     candidates = [Path(wanted).expanduser(), output_dir / wanted]
     folder = next((path for path in candidates if path.is_dir()), None)
     if folder is None:
@@ -133,7 +150,7 @@ def _named_checkpoint(output_dir: Path, wanted: str) -> Path:
             f"resume_from_checkpoint={wanted}: there is no such folder. Checkpoints in {output_dir}: {known}. "
             "Use one of them, `latest`, or leave the option out."
         )
-    faults = find_faults(folder)
+    faults = find_faults(folder, hashes=hashes)
     if faults:
         raise CheckpointError(f"resume_from_checkpoint={wanted}: the checkpoint is not whole: {'; '.join(faults[:5])}")
     return folder

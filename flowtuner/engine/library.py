@@ -20,7 +20,6 @@ from flowtuner.engine.cache.store import Store
 from flowtuner.engine.cache.text import TextCache
 from flowtuner.engine.data.sampler import Draw, Sampler
 from flowtuner.engine.data.scan import Scan, scan_datasets
-from flowtuner.engine.data.settings import picture_entries
 from flowtuner.engine.family import Family, Vae
 from flowtuner.engine.feed import Feed, Rows
 from flowtuner.engine.precision import Precision
@@ -54,6 +53,7 @@ class Library:
         index = index_root(self._config)
         found = scan_datasets(self._entries, self._config, index_dir=index, report=self._report_scan)
         self._record_quarantine([(fault.path, fault.reason) for fault in found.quarantined])
+        Sampler.for_run(found.samples, self._entries, self._config, seed=0)  # a bucket too small is said before caching
         return found
 
     @cached_property
@@ -98,15 +98,7 @@ class Library:
     def open_sampler(self, seed: int) -> Sampler:
         """The order of the run: over the pictures that are in the cache."""
         usable = [sample for sample in self.scan.samples if self._latents.has(sample)]
-        return Sampler(
-            usable,
-            picture_entries(self._entries),
-            self._config.train_batch_size,
-            seed,
-            accumulation=self._config.gradient_accumulation_steps,
-            oversubscribe=self._config.allow_dataset_oversubscription,
-            keep_small_buckets=self._config.disable_bucket_pruning,
-        )
+        return Sampler.for_run(usable, self._entries, self._config, seed)
 
     def open_feed(self, seed: int) -> Feed:
         """The way from the caches to the training loop."""

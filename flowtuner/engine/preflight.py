@@ -11,12 +11,26 @@ from pathlib import Path
 from typing import Literal
 
 from flowtuner.engine import families
-from flowtuner.engine.checkpoints import find_faults, list_checkpoints
-from flowtuner.errors import ConfigError
-from flowtuner.options import LoadedConfig, TrainingConfig
+from flowtuner.engine.cache.places import index_root
+from flowtuner.engine.checkpoints import (
+    check_identity,
+    find_resume_point,
+    identity_of,
+    list_checkpoints,
+    read_state,
+)
+from flowtuner.engine.data.files import FoundFile, find_pictures
+from flowtuner.engine.data.sampler import Sampler
+from flowtuner.engine.data.scan import scan_datasets
+from flowtuner.engine.data.settings import picture_entries, resolve_dataset
+from flowtuner.errors import CheckpointError, ConfigError, DataError
+from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MARGIN_BYTES = 256 << 20
+SCAN_FILES = 5000
+SCAN_BYTES = 1 << 30
+NAMED_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -40,6 +54,8 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
         *_inspect_output(config),
         *_inspect_resume(config),
     ]
+    if not any(finding.check == "output_dir" for finding in findings):
+        findings += _inspect_data(loaded)
     findings += [Finding("warning", "options", warning) for warning in loaded.warnings]
     return findings
 
@@ -126,20 +142,46 @@ def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:
             f"a fresh start was asked for, but {output} already holds {present[-1].name}.",
             "Choose another output_dir, or --resume_from_checkpoint=latest to go on from it.",
         )
-    if not wanted or wanted == "latest":
         return
-    folder = next((path for path in (Path(wanted).expanduser(), output / wanted) if path.is_dir()), None)
-    if folder is None:
-        known = ", ".join(path.name for path in present) or "none"
-        yield Finding(
-            "error",
-            "resume_from_checkpoint",
-            f"{wanted} does not exist.",
-            f"Checkpoints in {output}: {known}. `latest` takes the newest, or starts afresh if there is none.",
+    passed_over: list[str] = []
+    try:
+        # Bytes are proven when the engine loads them; here a look at names and sizes has to do.
+        point = find_resume_point(output, wanted, passed_over.append, hashes=False)
+        if point:
+            check_identity(read_state(point), identity_of(config), point)
+    except CheckpointError as error:
+        yield Finding("error", "resume_from_checkpoint", str(error))
+    for warning in passed_over:
+        yield Finding("warning", "resume_from_checkpoint", warning)
+
+
+def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:
+    try:
+        files = [file for entry in picture_entries(loaded.datasets) for file in _list_pictures(entry, loaded.config)]
+        if len(files) > SCAN_FILES or sum(file.stamp[0] for file in files) > SCAN_BYTES:
+            return  # the run itself looks at this many; its first stage still comes before anything is loaded
+        # Nothing is done twice: the scan remembers what it saw, and the run takes it from there.
+        scan = scan_datasets(
+            loaded.datasets, loaded.config, index_dir=index_root(loaded.config), report=lambda done, total: None
         )
+        Sampler.for_run(scan.samples, loaded.datasets, loaded.config, seed=0)
+    except DataError as error:
+        yield Finding("error", "data_backend_config", str(error))
         return
-    for fault in find_faults(folder, hashes=False)[:3]:
-        yield Finding("error", "resume_from_checkpoint", f"{wanted} is not whole: {fault}.", "Choose an older one.")
+    if scan.quarantined:
+        named = "; ".join(str(fault) for fault in scan.quarantined[:NAMED_FAULTS])
+        total = len(scan.samples) + len(scan.quarantined)
+        yield Finding(
+            "warning",
+            "data_backend_config",
+            f"{len(scan.quarantined)} of {total} pictures are left out: {named}",
+            f"The run lists all of them in {Path(loaded.config.output_dir) / 'quarantine.json'}.",
+        )
+
+
+def _list_pictures(entry: DatasetEntry, config: TrainingConfig) -> list[FoundFile]:
+    folder = resolve_dataset(entry, config).folder
+    return find_pictures(folder)[0] if folder.is_dir() else []
 
 
 def _gib(count: int) -> str:

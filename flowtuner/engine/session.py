@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowtuner.engine import checkpoints
-from flowtuner.engine.assembly import assemble, identity_of, restore_parts, write_parts
+from flowtuner.engine.assembly import assemble, restore_parts, write_parts
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
@@ -103,7 +103,7 @@ class Session:
             micro_batches=trainer.micro_batches,
             epoch=trainer.micro_batches // trainer.feed.sampler.micro_batches_per_epoch,
             seed=trainer.seed,
-            identity=identity_of(self.config),
+            identity=checkpoints.identity_of(self.config),
             data_set=self._library.digest,
         )
         about = {name: getattr(self.config, name) for name in ("model_family", "model_flavour", "model_type")}
@@ -155,7 +155,7 @@ class Session:
 
     def _resume(self, trainer: Trainer, point: Path, saved: checkpoints.SavedState) -> None:
         self._report_stage("init_resume_checkpoint", "running", f"resuming from {point.name}")
-        checkpoints.check_identity(saved, identity_of(self.config), point)
+        checkpoints.check_identity(saved, checkpoints.identity_of(self.config), point)
         if saved.data_set != self._library.digest:
             self._warn(f"the data set changed since {point.name}: training goes on with the new one.")
         restore_parts(trainer, point)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from flowtuner.engine.data.order import Indices, hash_words, permute
 from flowtuner.engine.data.sample import Sample, Size
+from flowtuner.engine.data.settings import picture_entries
 from flowtuner.errors import DataError
-from flowtuner.options import DatasetEntry
+from flowtuner.options import DatasetEntry, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,21 @@ class Sampler:
         self._epoch = -1
         self._choice: Indices = np.empty(0, dtype=np.int64)
         self._rank: Indices = np.empty(0, dtype=np.int64)
+
+    @classmethod
+    def for_run(
+        cls, samples: Sequence[Sample], entries: Sequence[DatasetEntry], config: TrainingConfig, seed: int
+    ) -> Self:
+        """The sampler of a run's options; DataError if a bucket cannot fill a batch."""
+        return cls(
+            samples,
+            picture_entries(entries),
+            config.train_batch_size,
+            seed,
+            accumulation=config.gradient_accumulation_steps,
+            oversubscribe=config.allow_dataset_oversubscription,
+            keep_small_buckets=config.disable_bucket_pruning,
+        )
 
     @property
     def micro_batches_per_epoch(self) -> int:
