@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from flowtuner.demo.scores import Score
 from flowtuner.demo.shapes import COLOURS, SHAPES, Figure, Pixels, draw_mask
 
 BRIGHT = 128
@@ -26,14 +27,6 @@ class Verdict:
 
     colour: str | None
     shape: str | None
-
-
-@dataclass(frozen=True)
-class Score:
-    """Shares of pictures with the wanted colour, and with both colour and shape as wanted."""
-
-    colour: float
-    both: float
 
 
 def judge(pixels: Pixels) -> Verdict:

@@ -1,0 +1,133 @@
+"""The yardstick: the same training by hand in plain torch and diffusers, with everything in memory.
+
+`python -m benchmarks.bare GROUND KIND` runs it as a script of its own and prints when its first step was done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+STEPS_OF_SCRIPT = 30
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+
+
+class BareLoop:
+    """A training loop without anything that is not training."""
+
+    def __init__(self, ground: Path, kind: str, batch: int, pad_to: int | None = None) -> None:
+        import torch
+        from diffusers import DDPMScheduler, PixArtTransformer2DModel
+
+        torch.manual_seed(0)
+        self.model = PixArtTransformer2DModel.from_pretrained(ground / "model", subfolder="transformer")
+        if kind == "lora":
+            self._inject_lora()
+        self.model.train()
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
+        self.alphas = DDPMScheduler.from_pretrained(ground / "model", subfolder="scheduler").alphas_cumprod
+        self.batch = batch
+        self.latents = encode_pictures(ground)
+        self.text, self.mask = encode_captions(ground, pad_to)
+
+    def steps(self, count: int) -> None:
+        """Makes updates."""
+        for _ in range(count):
+            self.step()
+
+    def step(self) -> None:
+        """One update."""
+        import torch
+
+        rows = torch.randperm(len(self.latents))[: self.batch]
+        clean, noise = self.latents[rows], torch.randn(self.batch, *self.latents.shape[1:])
+        times = torch.randint(0, 1000, (self.batch,))
+        signal = self.alphas[times].view(-1, 1, 1, 1)
+        longest = int(self.mask[rows].sum(1).max()) if self.mask.shape[1] < 300 else 300
+        predicted = self.model(
+            signal.sqrt() * clean + (1 - signal).sqrt() * noise,
+            encoder_hidden_states=self.text[rows, :longest],
+            encoder_attention_mask=self.mask[rows, :longest],
+            timestep=times,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample[:, : clean.shape[1]]
+        torch.nn.functional.mse_loss(predicted, noise).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _inject_lora(self) -> None:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        inject_adapter_in_model(LoraConfig(r=8, lora_alpha=8, target_modules=TARGETS), self.model)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(".default." in name)
+
+
+def read_pictures(ground: Path) -> Any:
+    """All pictures as one tensor in [-1, 1]."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((ground / "pictures").glob("*.png"))]
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def encode_pictures(ground: Path) -> Any:
+    """The latents of all pictures."""
+    import torch
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(ground / "model", subfolder="vae").eval()
+    vae.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        modes = [vae.encode(batch).latent_dist.mode() for batch in read_pictures(ground).split(4)]
+    return torch.cat(modes) * vae.config.scaling_factor
+
+
+def read_captions(ground: Path) -> list[str]:
+    """All captions, in the order of the pictures."""
+    return [path.read_text() for path in sorted((ground / "pictures").glob("*.txt"))]
+
+
+def encode_captions(ground: Path, pad_to: int | None) -> tuple[Any, Any]:
+    """The text states and masks of all captions, padded to the longest or to a given length."""
+    import torch
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    tokenizer = T5Tokenizer.from_pretrained(ground / "model", subfolder="tokenizer")
+    encoder = T5EncoderModel.from_pretrained(ground / "model", subfolder="text_encoder").eval()
+    padding = {"padding": "max_length", "max_length": pad_to} if pad_to else {"padding": "longest"}
+    tokens = tokenizer(read_captions(ground), return_tensors="pt", truncation=True, **padding)
+    with torch.no_grad():
+        states = [encoder(ids, attention_mask=mask)[0] for ids, mask in _parts(tokens, 8)]
+    return torch.cat(states), tokens.attention_mask
+
+
+def _parts(tokens: Any, size: int) -> Any:
+    return zip(tokens.input_ids.split(size), tokens.attention_mask.split(size), strict=True)
+
+
+def main(ground: Path, kind: str) -> None:
+    """Trains a few steps and reports when the first was done and how much memory it took."""
+    started = float(os.environ["BENCH_STARTED"])
+    import torch
+
+    torch.set_num_threads(1)
+    loop = BareLoop(ground, kind, batch=8)
+    loop.step()
+    first_step_s = time.time() - started
+    loop.steps(STEPS_OF_SCRIPT)
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"first_step_s": first_step_s, "peak_kib": peak_kib}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
