@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowtuner.cli.exits import Exit
@@ -19,7 +20,29 @@ def collect_findings(loaded: LoadedConfig) -> list[Finding]:
     """Looks at the model, the data, the disk, the resume point and the destinations; starts nothing."""
     from flowtuner.engine.preflight import inspect_run
 
-    return [*inspect_run(loaded), *_inspect_publishing(loaded)]
+    return [
+        *inspect_run(loaded),
+        *inspect_destinations(loaded.config.publishing_config, Path(loaded.config.output_dir)),
+    ]
+
+
+def inspect_destinations(entries: Sequence[Mapping[str, Any]] | None, output_dir: Path) -> list[Finding]:
+    """Checks where results are to be published, down to a small file that is written, read and deleted."""
+    if not entries:
+        return []
+    from flowtuner.engine.preflight import Finding
+    from flowtuner.publishing.preflight import probe_destinations
+    from flowtuner.publishing.registry import check_entries, open_destinations
+
+    faults = check_entries(entries)
+    if not faults:
+        # A stored block is in the Prefect server, which may not be running yet: the run's first task looks.
+        inline = [entry for entry in entries if "block" not in entry]
+        try:
+            faults = probe_destinations(open_destinations(inline), output_dir)
+        except ConfigError as error:
+            faults = list(error.faults)
+    return [Finding("error", "publishing", str(fault)) for fault in faults]
 
 
 def load_and_inspect(source: Source) -> tuple[LoadedConfig | None, list[Finding]]:
@@ -56,27 +79,6 @@ def report_findings(loaded: LoadedConfig | None, findings: Sequence[Finding], as
         tell_findings(findings)
         write(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}. {_verdict(loaded, errors)}")
     return Exit.CONFIGURATION if errors else Exit.OK
-
-
-def _inspect_publishing(loaded: LoadedConfig) -> list[Finding]:
-    entries = loaded.config.publishing_config
-    if not entries:
-        return []
-    from pathlib import Path
-
-    from flowtuner.engine.preflight import Finding
-    from flowtuner.publishing.preflight import probe_destinations
-    from flowtuner.publishing.registry import check_entries, open_destinations
-
-    faults = check_entries(entries)
-    if not faults:
-        # A stored block is in the Prefect server, which may not be running yet: the run's first task looks.
-        inline = [entry for entry in entries if "block" not in entry]
-        try:
-            faults = probe_destinations(open_destinations(inline), Path(loaded.config.output_dir))
-        except ConfigError as error:
-            faults = list(error.faults)
-    return [Finding("error", "publishing", str(fault)) for fault in faults]
 
 
 def _plan_of(loaded: LoadedConfig | None) -> dict[str, Any]:

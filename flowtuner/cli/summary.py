@@ -48,8 +48,8 @@ class Summary:
     def describe_results(self, seconds: float) -> list[str]:
         """Where everything is after a run that completed."""
         loss = "" if self.loss is None else f", last loss {self.loss:.4f}"
-        steps = f"trained to step {self.step} of {self.total_steps}{loss}" if self.total_steps else "nothing to train"
-        lines = [f"Done in {format_duration(seconds)}: {steps}.", f"Results:     {self.output_dir}"]
+        steps = f": trained to step {self.step} of {self.total_steps}{loss}" if self.total_steps else ""
+        lines = [f"Done in {format_duration(seconds)}{steps}.", f"Results:     {self.output_dir}"]
         if self.checkpoint:
             lines.append(f"Checkpoint:  {self.checkpoint}")
         if self.sheet:

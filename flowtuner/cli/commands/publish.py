@@ -9,6 +9,7 @@ from typing import Any
 
 from flowtuner.cli.arguments import add_source, make_parser, parse_source
 from flowtuner.cli.exits import Exit
+from flowtuner.cli.findings import inspect_destinations, tell_findings
 from flowtuner.cli.output import tell
 
 PUBLISH = "flows.publish:publish"
@@ -31,9 +32,14 @@ def run(argv: Sequence[str]) -> int:
     if known.config or known.env or source.flags:
         destinations += source.load().config.publishing_config or []
 
+    output_dir = path.parent if path.name.startswith("checkpoint-") else path
+    findings = inspect_destinations(destinations, output_dir)
+    if findings:
+        tell_findings(findings)
+        return Exit.CONFIGURATION
+
     from flowtuner.cli.flow import FlowCall, run_flow
 
-    output_dir = path.parent if path.name.startswith("checkpoint-") else path
     parameters = {"path": str(path), "destinations": destinations or None}
     return run_flow(FlowCall(PUBLISH, parameters, output_dir), known.json)
 
