@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flowtuner.errors import ConfigError, Fault
+from flowtuner.engine.limits import find_precision_faults
+from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
@@ -32,8 +33,10 @@ class Precision:
 
 def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
     """Full fine-tunes keep float32 weights unless the optimizer rounds stochastically; LoRA may freeze a small base."""
+    if faults := list(find_precision_faults(config)):
+        raise ConfigError(faults)
     mixed = _mixed_dtype(config, device)
-    stored = _stored_dtype(config)
+    stored = PLAIN_DTYPES.get(config.base_model_precision)
     if config.optimizer == BF16_OPTIMIZER:
         base = torch.bfloat16 if config.model_type == "full" or stored is None else stored
         return Precision(base, torch.bfloat16, None if base is torch.bfloat16 else mixed)
@@ -46,33 +49,6 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision
 
 
 def _mixed_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype | None:
-    wanted = config.mixed_precision
-    if wanted is None:
+    if config.mixed_precision is None:
         return None if device.type == "cpu" else torch.bfloat16
-    if wanted == "no":
-        return None
-    if wanted == "bf16":
-        return torch.bfloat16
-    raise ConfigError(
-        [
-            Fault(
-                "mixed_precision",
-                wanted,
-                "",
-                "the engine does not train in it yet: it needs loss scaling",
-                "no, bf16",
-                "use bf16, which has the same speed and needs none",
-            )
-        ]
-    )
-
-
-def _stored_dtype(config: TrainingConfig) -> torch.dtype | None:
-    wanted = config.base_model_precision
-    if wanted in (None, "no_change"):
-        return None
-    if wanted in PLAIN_DTYPES:
-        return PLAIN_DTYPES[wanted]
-    allowed = "no_change, bf16, fp16, fp32"
-    fault = Fault("base_model_precision", wanted, "", "the engine cannot quantise the base model yet", allowed)
-    raise ConfigError([fault])
+    return torch.bfloat16 if config.mixed_precision == "bf16" else None

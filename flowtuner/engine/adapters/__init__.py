@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from flowtuner.engine.adapters import full, lora
 from flowtuner.engine.adapters.part import TrainedPart
-from flowtuner.errors import ConfigError, Fault
+from flowtuner.engine.limits import find_adapter_faults
+from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -20,11 +21,10 @@ __all__ = ["TrainedPart", "attach"]
 
 def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, precision: Precision) -> TrainedPart:
     """Makes the part trainable that the options ask for, and turns gradient checkpointing on where it is wanted."""
+    if faults := list(find_adapter_faults(config)):
+        raise ConfigError(faults)
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers models have it
     if config.model_type == "full":
-        return full.attach(model, config, family)
-    if config.lora_type == "standard":
-        return lora.attach(model, config, family, precision)
-    fault = Fault("lora_type", config.lora_type, "", "the engine does not train it yet", "standard")
-    raise ConfigError([fault])
+        return full.attach(model, family)
+    return lora.attach(model, config, family, precision)

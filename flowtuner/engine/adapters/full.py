@@ -14,12 +14,11 @@ from flowtuner.engine.families.parts.weights import MODEL_WEIGHTS, copy_into, re
 
 if TYPE_CHECKING:
     from flowtuner.engine.family import Family
-    from flowtuner.options import TrainingConfig
 
 RELEASE = "pipeline"
 
 
-def attach(model: torch.nn.Module, config: TrainingConfig, family: Family) -> TrainedPart:
+def attach(model: torch.nn.Module, family: Family) -> TrainedPart:
     """Makes all weights trainable."""
     model.requires_grad_(True)
     return FullModel(model, family)

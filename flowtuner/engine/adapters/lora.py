@@ -96,9 +96,6 @@ class Lora(TrainedPart):
 
 
 def _choose_settings(config: TrainingConfig, family: Family) -> dict[str, Any]:
-    if config.lora_init_type not in ("default", "gaussian"):
-        problem = "it changes the base weights, so the adapter file alone would not give the trained pictures"
-        raise ConfigError([Fault("lora_init_type", config.lora_init_type, "", problem, "default, gaussian")])
     return {
         "r": config.lora_rank,
         "lora_alpha": config.lora_rank if config.lora_alpha is None else config.lora_alpha,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowtuner.engine.limits import find_optimizer_faults
 from flowtuner.engine.optim.adamw_bf16 import AdamWBf16
 from flowtuner.errors import ConfigError, Fault
 
@@ -41,18 +42,6 @@ RECIPES = {
     "torch-rprop": Recipe(torch.optim.Rprop),
     "torch-rmsprop": Recipe(torch.optim.RMSprop, {"alpha": 0.99, "weight_decay": 0.0, "eps": 1e-8}),
 }
-ALIASES = {"adamw": "torch-adamw", "adam": "torch-adam"}
-PACKAGES = {
-    "optimi-": "torch-optimi",
-    "bnb-": "bitsandbytes",
-    "ao-": "torchao",
-    "sdnq-": "sdnq",
-    "prodigy": "prodigyopt",
-    "adamw_schedulefree": "schedulefree",
-    "soap": "soap",
-    "muon": "muon",
-    "torch-muon": "torch (for matrices only, so it needs a second optimizer beside it)",
-}
 
 
 def create_optimizer(
@@ -72,14 +61,9 @@ def create_optimizer(
 
 def find_recipe(name: str) -> Recipe:
     """The recipe of a name (ConfigError if there is none, with the package it would take)."""
-    known = ALIASES.get(name, name)
-    if known in RECIPES:
-        return RECIPES[known]
-    package = next((package for prefix, package in PACKAGES.items() if name.startswith(prefix)), None)
-    problem = f"the engine does not drive it yet; it needs {package}" if package else "no such optimizer"
-    raise ConfigError(
-        [Fault("optimizer", name, "", problem, ", ".join(RECIPES), "adamw_bf16 or torch-adamw suit most")]
-    )
+    if faults := list(find_optimizer_faults(name)):
+        raise ConfigError(faults)
+    return RECIPES[name]
 
 
 def _read_settings(config: TrainingConfig, recipe: Recipe) -> dict[str, Any]:
