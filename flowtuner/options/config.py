@@ -51,5 +51,5 @@ class TrainingConfig(
 def _is_positive(value: Any) -> bool:
     try:
         return float(value) > 0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -172,7 +173,7 @@ def _resolve(entry: DatasetEntry, config: TrainingConfig, places: Places, docume
 def _locate(text: str, places: Places, document: Document) -> Path:
     here = places.create(text)
     beside = (places.working_dir / document.name).parent / text
-    return beside if not here.exists() and document.kind == "file" and beside.exists() else here
+    return beside if not os.path.exists(here) and document.kind == "file" and os.path.exists(beside) else here
 
 
 def fill_placeholders(text: str, config: TrainingConfig, identity: str = "") -> str:

@@ -112,14 +112,14 @@ class _Sizes(Section):
         None, "Aspect ratios that crop_aspect=closest and random choose from."
     )
     aspect_bucket_alignment: Literal[8, 16, 24, 32, 64] | None = option(
-        None, "Edges are multiples of this.", accepted=True
+        None, "Edges are multiples of this; empty: the global option."
     )
 
 
 class _Sampling(Section):
     repeats: int = option(0, "Extra passes over the entry in one epoch.", ge=0)
     probability: float = option(1.0, "Weight of the entry when batches are drawn.", gt=0)
-    train_batch_size: int | None = option(None, "Batch size of this entry.", ge=1, accepted=True)
+    train_batch_size: int | None = option(None, "Batch size of this entry.", ge=1)
     start_epoch: int | None = option(None, "First epoch it is used in.", ge=1, accepted=True)
     start_step: int | None = option(None, "First step it is used in.", ge=0, accepted=True)
     end_epoch: int | None = option(None, "Last epoch it is used in.", ge=1, accepted=True)
@@ -128,7 +128,7 @@ class _Sampling(Section):
     is_regularisation_data: bool = option(
         False, "Trains towards the untrained model.", aliases=["is_regularization_data"], accepted=True
     )
-    disable_validation: bool = option(False, "Leaves the entry out of validation.")
+    disable_validation: bool = option(False, "Leaves the entry out of validation.", accepted=True)
     slider_strength: float | None = option(None, "Strength of a slider's side.", accepted=True)
 
 
@@ -155,7 +155,9 @@ class _Caching(Section):
         None, "Where its latents go; may contain {model_family} and {id}.", path="created"
     )
     cache_dir: Path | None = option(None, "Where a cache entry keeps its files.", path="created")
-    cache_dir_conditioning_image_embeds: Path | None = option(None, "Where reference embeddings go.", path="created")
+    cache_dir_conditioning_image_embeds: Path | None = option(
+        None, "Where reference embeddings go.", path="created", accepted=True
+    )
     cache_file_suffix: str | None = option(None, "Names cache files apart.", accepted=True)
     hash_filenames: bool = option(True, "Names cache files by hash; Flowtuner always does.")
     write_batch_size: int | None = option(None, "Rows written at once.", ge=1)

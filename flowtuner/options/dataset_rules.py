@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -55,14 +56,14 @@ def _check_place(entry: DatasetEntry) -> Iterator[Conflict]:
     if folder is None:
         if not entry.conditioning and not entry.source_dataset_id:
             yield "instance_data_dir", "is required", "the folder that holds the files"
-    elif not folder.exists():
+    elif not os.path.exists(folder):
         yield "instance_data_dir", "does not exist", "an existing folder", _nearest(folder)
-    elif not folder.is_dir():
+    elif not os.path.isdir(folder):
         yield "instance_data_dir", "is a file", "a folder"
 
 
 def _nearest(folder: Any) -> str:
-    ground = next((parent for parent in folder.parents if parent.exists()), None)
+    ground = next((parent for parent in folder.parents if os.path.exists(parent)), None)
     return f"{ground} does exist." if ground else ""
 
 

@@ -72,7 +72,7 @@ def _read_source(chosen: dict[str, Given], places: Places, faults: list[Fault]) 
         return _open_source(given, chosen, places)
     except ConfigError as error:
         faults.extend(error.faults)
-        chosen.pop("data_backend_config")
+        chosen.pop("data_backend_config", None)
         return None
 
 
@@ -126,7 +126,7 @@ def _build(
             origin=lambda name: str(chosen[name].origin) if name in chosen else "",
         )
         faults.extend(found)
-        broken = {fault.option for fault in found}
+        broken = {str(detail["loc"][0]) for detail in error.errors() if detail["loc"]}
     kept = {name: value for name, value in values.items() if name not in broken}
     stand_ins = {name: value for name, value in STAND_INS.items() if name in broken}
     return TrainingConfig.model_validate(kept | stand_ins), broken

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def resolve_paths(
 def _resolve_source(text: str, places: Places) -> str:
     # What looks like owner/name may be a Hub id: only an existing path, or a text that can be nothing else, is a path.
     path = places.create(text)
-    return str(path) if path.exists() or text.startswith(("/", "./", "../", "~")) else text
+    return str(path) if os.path.exists(path) or text.startswith(("/", "./", "../", "~")) else text
 
 
 def _resolve_existing(name: str, given: Given, places: Places, faults: list[Fault]) -> Path | None:
@@ -78,7 +79,8 @@ def _read_lycoris(
     if isinstance(value, str):
         path = places.find(value)
         if path is None:
-            if given:
+            # Forms send defaults back: naming the default file is no promise that it exists.
+            if given and value != type(config).model_fields["lycoris_config"].default:
                 faults.append(Fault("lycoris_config", value, origin, "does not exist", "an existing JSON file"))
             return None
         try:

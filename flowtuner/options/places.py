@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,8 @@ class Places:
 
     def find(self, path: str | Path) -> Path | None:
         """The first existing file that a path may mean."""
-        return next((place for place in self.candidates(path) if place.is_file()), None)
+        # os.path also answers for what can be no path at all, such as a name that is too long, where pathlib raises.
+        return next((place for place in self.candidates(path) if os.path.isfile(place)), None)
 
     def candidates(self, path: str | Path) -> Iterator[Path]:
         """The places a path may mean, nearest first, each once."""

@@ -68,6 +68,8 @@ def training_schema() -> dict[str, Any]:
     """The JSON schema of the options: flat, without references."""
     schema = _inline(TrainingConfig.model_json_schema())
     schema["required"] = sorted({*schema.get("required", []), "data_backend_config"})
+    # A form that sends this default back beside max_train_steps would contradict it.
+    schema["properties"]["num_train_epochs"].pop("default")
     for flag in flags():
         schema["properties"][flag.name]["x-section"] = flag.section
     return schema

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -72,7 +73,7 @@ def _choose_backend(sources: Sources, faults: list[Fault]) -> str:
 def _choose_file(sources: Sources, backend: str, faults: list[Fault]) -> Path | None:
     if sources.config_file:
         path = sources.places.create(sources.config_file)
-        if not path.is_file():
+        if not os.path.isfile(path):
             faults.append(Fault("config", str(sources.config_file), "", "does not exist", "an existing file"))
             return None
         return path
@@ -107,7 +108,7 @@ def _find_environment(name: str, sources: Sources, backend: str, faults: list[Fa
 
 def _find_config(folder: Path, backend: str) -> Path | None:
     names = [BACKENDS[backend]] if backend else [name for name in BACKENDS.values() if name]
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    return next((folder / name for name in names if os.path.isfile(folder / name)), None)
 
 
 def _first_set(names: Iterable[str], environ: Mapping[str, str]) -> tuple[str, str]:

@@ -1,11 +1,12 @@
 """Broken options: every fault in one list, each with option, value, origin, what is allowed and a suggestion."""
 
+import contextlib
 import json
 
 import pytest
 
 from flowtuner.errors import ConfigError
-from flowtuner.options import TrainingConfig, load, suggest
+from flowtuner.options import DatasetEntry, TrainingConfig, load, suggest
 from tests.options.conftest import write_json
 
 BAD_VALUES = [
@@ -195,3 +196,41 @@ def test_options_are_frozen():
     config = TrainingConfig(model_family="flux", model_type="lora", output_dir="x")
     with pytest.raises(ValueError, match=r"frozen"):
         config.seed = 1
+
+
+STRANGE = [
+    "",
+    " ",
+    "x",
+    "[",
+    "[1,",
+    "{}",
+    "{env:}",
+    0,
+    -1,
+    1e400,
+    10**400,
+    True,
+    [],
+    [[]],
+    [None],
+    {},
+    {"a": {}},
+    "\x00",
+    b"x",
+]
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
+def test_strange_values_never_end_in_anything_but_faults(desk, least, value):
+    for name in TrainingConfig.model_fields:
+        with contextlib.suppress(ConfigError):
+            load(values=least | {name: value}, environ={})
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
+def test_strange_entries_never_end_in_anything_but_faults(desk, least, value):
+    for name in DatasetEntry.model_fields:
+        entry = {"id": "a", "instance_data_dir": "pictures", name: value}
+        with contextlib.suppress(ConfigError):
+            load(values=least | {"data_backend_config": [entry]}, environ={})

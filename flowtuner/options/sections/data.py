@@ -87,8 +87,10 @@ class DataOptions(Section):
     metadata_update_interval: int = option(
         3600, "Seconds between writes of the file index.", ge=60, accepted=True, env=["METADATA_UPDATE_INTERVAL"]
     )
-    dataloader_prefetch: bool = option(False, "Prepares batches ahead in a thread.")
-    dataloader_prefetch_qlen: int = option(10, "Batches prepared ahead.", ge=1)
+    dataloader_prefetch: bool = option(
+        False, "Prepares batches ahead in a thread; Flowtuner reads them from memory-mapped shards.", accepted=True
+    )
+    dataloader_prefetch_qlen: int = option(10, "Batches prepared ahead.", ge=1, accepted=True)
     enable_multiprocessing: bool = option(False, "Scans with processes instead of threads.", accepted=True)
     max_workers: int = option(32, "Threads that read and write files.", ge=1, accepted=True)
     aspect_bucket_worker_count: int = option(12, "Threads that measure pictures.", ge=1, accepted=True)

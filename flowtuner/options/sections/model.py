@@ -100,7 +100,9 @@ class ModelOptions(Section):
     tokenizer_max_length: int | None = option(
         None, "Longest prompt in tokens; empty: the family's.", ge=1, aliases=["maximum_caption_length"]
     )
-    vae_dtype: Literal["default", "fp32", "fp16", "bf16"] = option("default", "Dtype in which the VAE works.")
+    vae_dtype: Literal["default", "fp32", "fp16", "bf16"] = option(
+        "default", "Dtype in which the VAE works.", built=["default"]
+    )
     vae_enable_tiling: bool = option(False, "Encodes and decodes in tiles: less memory, slower.")
     vae_enable_slicing: bool = option(False, "Encodes and decodes one picture at a time: less memory.")
     controlnet: bool = option(False, "Trains a ControlNet beside the model.", accepted=True)

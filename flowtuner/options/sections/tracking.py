@@ -16,13 +16,17 @@ class TrackingOptions(Section):
 
     report_to: str = option("none", f"Trackers, one or several with commas: {', '.join(TRACKERS)}.", built=["none"])
     tracker_project_name: str = option(
-        "simpletuner", "Project in the tracker.", aliases=["project_name"], env=["TRACKER_PROJECT_NAME"]
+        "simpletuner", "Project in the tracker.", aliases=["project_name"], env=["TRACKER_PROJECT_NAME"], accepted=True
     )
-    tracker_run_name: str = option("simpletuner-testing", "Run in the tracker.", env=["TRACKER_RUN_NAME"])
+    tracker_run_name: str = option(
+        "simpletuner-testing", "Run in the tracker.", env=["TRACKER_RUN_NAME"], accepted=True
+    )
     tracker_image_layout: Literal["gallery", "table"] = option(
         "gallery", "How pictures are shown there.", accepted=True
     )
-    logging_dir: Path | None = option(None, "Where trackers write; empty: `logs` in output_dir.", path="created")
+    logging_dir: Path | None = option(
+        None, "Where trackers write; empty: `logs` in output_dir.", path="created", accepted=True
+    )
     webhook_config: list[dict[str, Any]] = Field(
         default_factory=list,
         description="Webhooks, `discord` or `raw`: a list, one object, inline JSON, or a path to JSON.",

@@ -36,7 +36,7 @@ class TrainingOptions(Section):
     seed: int | None = option(
         None, "Makes a run repeatable; empty or -1: another seed each time.", ge=-1, env=["TRAINING_SEED", "SEED"]
     )
-    seed_for_each_device: bool = option(True, "Each device draws its own noise.")
+    seed_for_each_device: bool = option(True, "Each device draws its own noise.", accepted=True)
     loss_type: Literal["l2", "huber", "smooth_l1"] = option("l2", "How an error is measured.")
     huber_schedule: Literal["snr", "exponential", "constant"] = option("snr", "Schedule of huber_c.", accepted=True)
     huber_c: float = option(0.1, "Where the Huber loss turns linear.", gt=0)
@@ -93,5 +93,8 @@ class TrainingOptions(Section):
     ema_update_interval: int | None = option(None, "Optimizer steps between updates; empty: every step.", ge=1)
     ema_foreach_disable: bool = option(False, "Updates tensor by tensor.")
     ema_validation: Literal["none", "ema_only", "comparison"] = option(
-        "comparison", "Which weights validation uses while use_ema is on.", values={"ema": "ema_only"}
+        "ema_only",
+        "Which weights validation uses while use_ema is on.",
+        values={"ema": "ema_only"},
+        built=["ema_only"],
     )
