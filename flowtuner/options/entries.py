@@ -55,7 +55,8 @@ def _read_document(given: Given, places: Places) -> Document:
         return Document(str(given.origin), [], kind=given.origin.kind)
     if text.startswith(("[", "{")):
         return parse_json(text, str(given.origin), given.key)
-    path = places.find(text)
+    # The packaged files are templates: publishing to what a template says would surprise.
+    path = places.find(text, packaged=False)
     if path is None:
         raise ConfigError([Fault(given.key, text, str(given.origin), "is neither JSON nor an existing file", SHAPE)])
     return read_document(path, given.key)

@@ -18,20 +18,20 @@ class Places:
     config_dir: Path
     config_file: Path | None = None
 
-    def find(self, path: str | Path) -> Path | None:
-        """The first existing file that a path may mean."""
+    def find(self, path: str | Path, *, packaged: bool = True) -> Path | None:
+        """The first existing file that a path may mean, among the packaged examples too unless told otherwise."""
         # os.path also answers for what can be no path at all, such as a name that is too long, where pathlib raises.
-        return next((place for place in self.candidates(path) if os.path.isfile(place)), None)
+        return next((place for place in self.candidates(path, packaged=packaged) if os.path.isfile(place)), None)
 
-    def candidates(self, path: str | Path) -> Iterator[Path]:
+    def candidates(self, path: str | Path, *, packaged: bool = True) -> Iterator[Path]:
         """The places a path may mean, nearest first, each once."""
-        return iter(dict.fromkeys(place.absolute() for place in self._candidates(Path(path).expanduser())))
+        return iter(dict.fromkeys(place.absolute() for place in self._candidates(Path(path).expanduser(), packaged)))
 
     def create(self, path: str | Path) -> Path:
         """The absolute form of a path that need not exist."""
         return self.working_dir / Path(path).expanduser()
 
-    def _candidates(self, path: Path) -> Iterator[Path]:
+    def _candidates(self, path: Path, packaged: bool) -> Iterator[Path]:
         if path.is_absolute():
             yield path
             return
@@ -41,7 +41,8 @@ class Places:
         if self.config_file:
             yield self.config_file.parent / path
             yield self.config_file.parent.parent / inside
-        yield from (folder / inside for folder in packaged_folders())
+        if packaged:
+            yield from (folder / inside for folder in packaged_folders())
 
 
 def packaged_folders() -> tuple[Path, ...]:

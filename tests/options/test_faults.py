@@ -62,6 +62,7 @@ BAD_VALUES = [
     ({"hub_model_id": "a b/c"}, ["hub_model_id: is no repository name; got 'a b/c'"]),
     ({"publishing_config": "[{]"}, ["publishing_config: is not JSON", "from values, line 1, column 3"]),
     ({"publishing_config": "absent.json"}, ["publishing_config: is neither JSON nor an existing file"]),
+    ({"publishing_config": "config/publishing.json"}, ["publishing_config: is neither JSON nor an existing file"]),
     ({"publishing_config": [1]}, ["publishing_config: entry 1 is no object"]),
     ({"publishing_config": 3}, ["publishing_config: has no entries in it"]),
     ({"webhook_config": {"webhook_type": "discrod"}}, ["webhook_config[1].webhook_type: is no kind of webhook"]),
@@ -222,14 +223,25 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
-def test_strange_values_never_end_in_anything_but_faults(desk, least, value):
+def test_strange_values_everywhere_end_in_faults(desk, least, value):
+    with pytest.raises(ConfigError):
+        load(values=dict.fromkeys(TrainingConfig.model_fields, value), environ={})
+    with contextlib.suppress(ConfigError):
+        entry = dict.fromkeys(DatasetEntry.model_fields, value)
+        load(values=least | {"data_backend_config": [entry]}, environ={})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
+def test_a_strange_value_of_any_option_ends_in_nothing_but_faults(desk, least, value):
     for name in TrainingConfig.model_fields:
         with contextlib.suppress(ConfigError):
             load(values=least | {name: value}, environ={})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", STRANGE, ids=lambda value: repr(value)[:20])
-def test_strange_entries_never_end_in_anything_but_faults(desk, least, value):
+def test_a_strange_value_of_any_key_of_an_entry_ends_in_nothing_but_faults(desk, least, value):
     for name in DatasetEntry.model_fields:
         entry = {"id": "a", "instance_data_dir": "pictures", name: value}
         with contextlib.suppress(ConfigError):

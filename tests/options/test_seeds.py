@@ -167,6 +167,7 @@ def test_kontext_seed_loads_as_written_and_says_what_has_no_effect_yet(environme
     config = loaded.config
     assert (config.model_family, config.lora_type, config.clip_skip) == ("flux", "lycoris", 2)
     assert config.base_model_precision == "int8-quanto"
+    assert config.lycoris_config["algo"] == "lokr"
     assert loaded.datasets[0].conditioning_data == ["kontext-reference"]
     assert loaded.datasets[1].caption_strategy == "filename"
     assert set(loaded.accepted_only()) >= {

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from flowtuner.options import TrainingConfig, load
+from flowtuner.options.places import Places, packaged_folders
 from tests.options.conftest import write_json
 
 GOOD_VALUES = [
@@ -137,3 +138,10 @@ def test_accepted_only_names_what_has_no_effect_yet(desk, least):
         "optimizer=prodigy",
         "push_to_hub=True",
     }
+
+
+def test_packaged_examples_are_found_by_name(desk, least):
+    (folder, *_) = packaged_folders()
+    assert (folder / "examples").is_dir()
+    found = Places(desk, desk / "config").find("config/examples/demo/config.json")
+    assert found == folder / "examples/demo/config.json"
