@@ -20,16 +20,18 @@ class Places:
 
     def find(self, path: str | Path, *, packaged: bool = True) -> Path | None:
         """The first existing file that a path may mean, among the packaged examples too unless told otherwise."""
-        # os.path also answers for what can be no path at all, such as a name that is too long, where pathlib raises.
+        # os.path answers for what can be no path at all, such as a name that is too long, where pathlib raises.
         return next((place for place in self.candidates(path, packaged=packaged) if os.path.isfile(place)), None)
 
     def candidates(self, path: str | Path, *, packaged: bool = True) -> Iterator[Path]:
         """The places a path may mean, nearest first, each once."""
-        return iter(dict.fromkeys(place.absolute() for place in self._candidates(Path(path).expanduser(), packaged)))
+        return iter(
+            dict.fromkeys(place.absolute() for place in self._candidates(Path(os.path.expanduser(path)), packaged))
+        )
 
     def create(self, path: str | Path) -> Path:
         """The absolute form of a path that need not exist."""
-        return self.working_dir / Path(path).expanduser()
+        return self.working_dir / Path(os.path.expanduser(path))
 
     def _candidates(self, path: Path, packaged: bool) -> Iterator[Path]:
         if path.is_absolute():

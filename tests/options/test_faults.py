@@ -212,6 +212,7 @@ STRANGE = [
     1e400,
     10**400,
     True,
+    "~nobody-here/x",
     [],
     [[]],
     [None],
