@@ -23,6 +23,7 @@ from flowtuner.engine.data.files import FoundFile, find_pictures
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.scan import scan_datasets
 from flowtuner.engine.data.settings import picture_entries, resolve_dataset
+from flowtuner.engine.limits import find_limits
 from flowtuner.errors import CheckpointError, ConfigError, DataError
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
 
@@ -31,6 +32,25 @@ MARGIN_BYTES = 256 << 20
 SCAN_FILES = 5000
 SCAN_BYTES = 1 << 30
 NAMED_FAULTS = 5
+# Options that are not carried out yet and whose silent absence would train another model, or lose the one trained.
+NOT_WITHOUT = {
+    "push_to_hub": "the results are to be saved on the Hub",
+    "push_checkpoints_to_hub": "the checkpoints are to be saved on the Hub",
+    "controlnet": "a ControlNet is to be trained",
+    "control": "a control model is to be trained",
+    "train_text_encoder": "the text encoder is to be trained",
+    "distillation_method": "a model is to be distilled",
+    "fsdp_enable": "the model is to be sharded over devices",
+    "deepspeed_config": "DeepSpeed is to train",
+    "num_processes": "several processes are to train",
+    "num_machines": "several machines are to train",
+    "validation_method": "an external script is to validate",
+    "is_regularisation_data": "the set is to hold the model back",
+    "conditioning_data": "pictures are to be trained as pairs",
+    "conditioning_type": "the set is to condition another one",
+    "dataset_type": "sets of this type are to be trained on",
+    "type": "the data lies elsewhere",
+}
 
 
 @dataclass(frozen=True)
@@ -51,11 +71,13 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     config = loaded.config
     findings = [
         *_inspect_model(config),
+        *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
         *_inspect_output(config),
         *_inspect_resume(config),
     ]
     if not any(finding.check == "output_dir" for finding in findings):
         findings += _inspect_data(loaded)
+    findings += _inspect_accepted(loaded)
     findings += [Finding("warning", "options", warning) for warning in loaded.warnings]
     return findings
 
@@ -153,6 +175,17 @@ def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:
         yield Finding("error", "resume_from_checkpoint", str(error))
     for warning in passed_over:
         yield Finding("warning", "resume_from_checkpoint", warning)
+
+
+def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
+    for name in loaded.accepted_only():
+        option = name.split(": ")[-1].split("=")[0]
+        if option in NOT_WITHOUT:
+            yield Finding(
+                "error", option, f"{name}: {NOT_WITHOUT[option]}, and this version cannot do it.", "Leave it out."
+            )
+        else:
+            yield Finding("warning", option, f"{name} is understood but has no effect in this version.")
 
 
 def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:

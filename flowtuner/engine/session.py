@@ -20,7 +20,7 @@ from flowtuner.engine.lock import OutputLock
 from flowtuner.engine.loop import Trainer, train
 from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.plan import count_steps, steps_per_epoch
-from flowtuner.engine.precision import resolve_precision
+from flowtuner.engine.precision import Precision, resolve_precision
 from flowtuner.engine.run import RunSpec
 from flowtuner.engine.seed import choose_seed
 from flowtuner.engine.validation import run_validation
@@ -40,10 +40,13 @@ class Session:
         self._stop = stop
         self._lock: OutputLock | None = None
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._precision = resolve_precision(self.config, self._device)
         self._trainer: Trainer | None = None
         self._meter: Meter | None = None
         self._saved_step = 0
+
+    @cached_property
+    def _precision(self) -> Precision:
+        return resolve_precision(self.config, self._device)
 
     @cached_property
     def _library(self) -> Library:
