@@ -26,8 +26,14 @@ from tasks.validate import validate
 
 UPLOADS_AT_ONCE = 4
 
+
+def form_schema() -> dict[str, Any]:
+    """The options as a form: every field known, none required, since a file may say the rest, aliases welcome."""
+    return training_schema() | {"additionalProperties": True, "required": []}
+
+
 # A plain dict at run time, so that every spelling and every mistake reaches `options.load`; the UI still shows a form.
-TrainingValues = Annotated[dict[str, Any], WithJsonSchema(training_schema())]
+TrainingValues = Annotated[dict[str, Any], WithJsonSchema(form_schema())]
 
 
 @flow(

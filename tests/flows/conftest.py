@@ -52,9 +52,10 @@ def counted_options(root: Path, share: Path) -> dict[str, Any]:
         "--model_type": "full",
         "output_dir": str(root / "my run"),
         "data_backend_config": str(dataloader),
+        "train_batch_size": 1,
         "max_train_steps": 8,
-        "checkpointing_steps": 4,
-        "validation_steps": 8,
+        "checkpoint_step_interval": 4,
+        "validation_step_interval": 8,
         "validation_prompt": "red",
         "publishing_config": [{"provider": "folder", "path": str(share), "name": "share"}],
     }

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("prefect_api")
 @pytest.fixture
 def slow_run(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setenv("FAKE_ENGINE", "slow")
-    return options | {"max_train_steps": 1000, "checkpointing_steps": 500, "validation_disable": True}
+    return options | {"max_train_steps": 1000, "checkpoint_step_interval": 500, "validation_disable": True}
 
 
 @pytest.fixture
