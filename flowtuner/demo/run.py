@@ -70,6 +70,7 @@ def _prepare(folder: Path, seed: int) -> None:
     tell("Preparing: a tiny model and 360 captioned pictures of coloured shapes ...")
     started = time.monotonic()
     _run_child("flowtuner.demo.prepare", folder, seed)
+    (folder / "published").mkdir()  # stands for the disk or mounted share that a real run would publish to
     durable.write_json(folder / MARK, {"seed": seed, "is_finished": False})
     tell(f"Prepared in {time.monotonic() - started:.0f} s: {folder / 'model'}, {folder / 'pictures'}")
 
