@@ -23,11 +23,11 @@ class FlowtunerError(Exception):
     """Base of everything Flowtuner raises on purpose; its text is meant for the user."""
 
 
-class Terminal(FlowtunerError):
+class Terminal(FlowtunerError):  # noqa: N818  a property of errors, not one of them
     """Trying again changes nothing."""
 
 
-class Transient(FlowtunerError):
+class Transient(FlowtunerError):  # noqa: N818
     """The same call may succeed later."""
 
 

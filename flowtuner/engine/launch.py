@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -23,6 +24,11 @@ WORKER = "flowtuner.engine.worker"
 CLOSE_GRACE_S = 25.0
 POLL_S = 0.5
 LOG_TAIL_LINES = 12
+
+# A log is no terminal: bars drawn over each other only hide what it says.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+
+Receive = Callable[[str, dict[str, Any]], None]
 
 _RAISED_BY_NAME = {
     kind.__name__: kind
@@ -62,7 +68,8 @@ class Engine:
             self._worker.end(0)  # what is left of a dead one: its pipes, and children that outlived it
         spec_path = self.spec.output_dir / "logs" / "run.json"
         self.spec.save(spec_path)
-        self._worker = _Worker(spec_path, self.spec.engine_log, self._receive)
+        threads = self.spec.loaded.config.torch_num_threads or len(os.sched_getaffinity(0))
+        self._worker = _Worker(spec_path, self.spec.engine_log, threads, self._receive)
 
     def cache_text(self) -> CacheReport:
         """Encodes the captions and prompts that are not in the cache yet."""
@@ -137,9 +144,10 @@ class Engine:
 class _Worker:
     """One life of the worker process: its pipes, its reader thread, its end."""
 
-    def __init__(self, spec_path: Path, log_path: Path, receive: Any) -> None:
+    def __init__(self, spec_path: Path, log_path: Path, threads: int, receive: Receive) -> None:
         self._spec_path = spec_path
         self._log_path = log_path
+        self._threads = threads
         self._receive = receive
         self._replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._started = threading.Event()
@@ -228,7 +236,7 @@ class _Worker:
 
     def _spawn(self, write_fd: int) -> subprocess.Popen[bytes]:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        environment = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))} | dict(os.environ)
+        environment = {"OMP_NUM_THREADS": str(self._threads)} | QUIET | dict(os.environ)
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
                 [

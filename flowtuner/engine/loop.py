@@ -83,7 +83,7 @@ def accumulate_gradients(trainer: Trainer) -> torch.Tensor:
                 trainer.generator,
                 trainer.config,
             )
-        (loss / count).backward()
+        (loss / count).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         trainer.micro_batches += 1
     return total / count

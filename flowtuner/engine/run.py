@@ -9,6 +9,9 @@ from typing import Any, Self
 from flowtuner import durable
 from flowtuner.options import LoadedConfig
 
+# What may hold credentials: the engine neither publishes nor calls anybody, so it is not written down for it.
+KEPT_FROM_ENGINE = ("publishing_config", "webhook_config", "post_upload_script", "post_checkpoint_script")
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -30,7 +33,10 @@ class RunSpec:
 
     def save(self, path: Path) -> None:
         """Writes the specification for the engine to read."""
-        value = {"run_id": self.run_id, "output_dir": str(self.output_dir), "loaded": self.loaded.to_json()}
+        loaded = self.loaded.to_json()
+        for name in KEPT_FROM_ENGINE:
+            loaded["config"][name] = None
+        value = {"run_id": self.run_id, "output_dir": str(self.output_dir), "loaded": loaded}
         durable.write_json(path, value)
 
     @classmethod

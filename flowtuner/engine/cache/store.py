@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -35,6 +36,7 @@ DTYPES = {
 
 Rows = dict[str, torch.Tensor]
 Signature = tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]
+Groups = dict[Signature, list[tuple[str, Rows, Origin]]]
 
 
 class Store:
@@ -80,7 +82,7 @@ class Store:
         return rows
 
     def writer(self, rows: int = MOST_ROWS) -> Writer:
-        """A context that collects rows and writes a shard whenever `rows` of them are there, and at its end."""
+        """A context that writes rows as shards as they come; a kill loses at most the last `rows` of them."""
         return Writer(self, max(1, min(rows, MOST_ROWS)))
 
     def remove_damaged(self) -> list[Damage]:
@@ -91,14 +93,8 @@ class Store:
         self.damaged = [damage for damage in self.damaged if not damage.is_removable]
         return removed
 
-    def add_shard(self, keys: list[list[str]], origins: list[list[Origin]], tensors: Rows) -> None:
-        """Writes one shard under a name that nobody else has, and takes it into the index."""
-        # Time first, so that names sort by age; a random part, so that processes never meet.
-        path = self.root / f"{PREFIX}{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
-        try:
-            durable.write_bytes(path, save(tensors, pack_metadata(keys, origins)))
-        except OSError as error:
-            raise DataError(f"the cache in {self.root} cannot be written: {error.strerror or error}.") from error
+    def take_in(self, path: Path) -> None:
+        """Adds a shard that was just written to the index."""
         self._index(read_header(path))
 
     def _index(self, shard: Shard) -> None:
@@ -121,13 +117,16 @@ class Store:
 
 
 class Writer:
-    """Collects rows of any shapes and writes them as shards, stacked by shape."""
+    """Collects rows of any shapes and writes them, stacked by shape, while the next ones are being encoded."""
 
     def __init__(self, store: Store, rows: int) -> None:
         self._store = store
-        self._rows = rows
-        self._groups: dict[Signature, list[tuple[str, Rows, Origin]]] = {}
+        # One half is written while the other is collected: a kill loses at most `rows` rows.
+        self._rows = max(1, rows // 2)
+        self._groups: Groups = {}
         self._waiting = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="shard")
+        self._writing: Future[Path] | None = None
 
     def __enter__(self) -> Self:
         _remove_stale_parts(self._store.root)
@@ -137,7 +136,11 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Also after an error: what is encoded is encoded.
-        self.flush()
+        try:
+            self._flush()
+            self._settle()
+        finally:
+            self._thread.shutdown()
 
     def put(self, key: str, tensors: Rows, origin: Origin) -> None:
         """Adds a row; a full batch is written at once."""
@@ -145,23 +148,37 @@ class Writer:
         self._groups.setdefault(signature, []).append((key, tensors, origin))
         self._waiting += 1
         if self._waiting >= self._rows:
-            self.flush()
+            self._flush()
 
-    def flush(self) -> None:
-        """Writes what is waiting."""
-        if not self._waiting:
-            return
-        groups, self._groups, self._waiting = self._groups, {}, 0
-        stacked: Rows = {}
-        for number, (signature, rows) in enumerate(groups.items()):
-            for name, _, _ in signature:
-                column = torch.stack([tensors[name].detach().cpu() for _, tensors, _ in rows])
-                stacked[f"{number}.{name}"] = column.contiguous()
-        self._store.add_shard(
-            [[key for key, _, _ in rows] for rows in groups.values()],
-            [[origin for _, _, origin in rows] for rows in groups.values()],
-            stacked,
-        )
+    def _flush(self) -> None:
+        self._settle()
+        if self._waiting:
+            self._writing = self._thread.submit(_write_shard, self._store.root, self._groups)
+            self._groups, self._waiting = {}, 0
+
+    def _settle(self) -> None:
+        if self._writing:
+            writing, self._writing = self._writing, None
+            self._store.take_in(writing.result())
+
+
+def _write_shard(root: Path, groups: Groups) -> Path:
+    stacked: Rows = {}
+    for number, (signature, rows) in enumerate(groups.items()):
+        for name, _, _ in signature:
+            column = torch.stack([tensors[name].detach().cpu() for _, tensors, _ in rows])
+            stacked[f"{number}.{name}"] = column.contiguous()
+    metadata = pack_metadata(
+        [[key for key, _, _ in rows] for rows in groups.values()],
+        [[origin for _, _, origin in rows] for rows in groups.values()],
+    )
+    # Time first, so that names sort by age; a random part, so that processes never meet.
+    path = root / f"{PREFIX}{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
+    try:
+        durable.write_bytes(path, save(stacked, metadata))
+    except OSError as error:
+        raise DataError(f"the cache in {root} cannot be written: {error.strerror or error}.") from error
+    return path
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -68,25 +68,28 @@ class TextCache:
     def _encode(
         self, prompts: list[str], encoder: Encoder, batch_size: int, writer: Writer, progress: Progress
     ) -> None:
-        # Padding costs as much as text: the longest prompts stand together, and come first, so that memory that
-        # does not suffice is noticed at once.
-        lengths = dict(zip(prompts, encoder.count_tokens(prompts), strict=True))
-        ordered = sorted(prompts, key=lambda prompt: -lengths[prompt])
+        ordered = _order_by_length(prompts, encoder) if batch_size > 1 else prompts
         for start in range(0, len(ordered), batch_size):
             batch = ordered[start : start + batch_size]
             with torch.inference_mode():
                 rows = encoder.encode(batch)
+                self._check(batch, rows)
             for prompt, row in zip(batch, rows, strict=True):
-                writer.put(self._key(prompt), self._checked(prompt, row), self._origin(prompt))
+                writer.put(self._key(prompt), self._typed(row), self._origin(prompt))
             progress.advance(len(batch))
 
-    def _checked(self, prompt: str, row: Rows) -> Rows:
-        for name, tensor in row.items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise DataError(
-                    f"the text encoder gave infinite or undefined numbers ({name}) in {self._dtype_name} for the "
-                    f"prompt {prompt[:80]!r}. Use mixed_precision bf16 or no."
-                )
+    def _check(self, prompts: list[str], rows: list[Rows]) -> None:
+        # A sum is finite exactly if its terms are, and one look at all sums is much quicker than one per prompt.
+        sums = [_sum(row) for row in rows]
+        finite = torch.isfinite(torch.stack(sums))
+        if not bool(finite.all()):
+            prompt = prompts[finite.tolist().index(False)]
+            raise DataError(
+                f"the text encoder gave infinite or undefined numbers in {self._dtype_name} for the prompt "
+                f"{prompt[:80]!r}. Use mixed_precision bf16 or no."
+            )
+
+    def _typed(self, row: Rows) -> Rows:
         return {name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in row.items()}
 
     def _key(self, prompt: str) -> str:
@@ -97,3 +100,15 @@ class TextCache:
 
     def _origin(self, prompt: str) -> dict[str, str]:
         return text_origin(prompt, self._encoder, self._max_tokens, self._dtype_name)
+
+
+def _order_by_length(prompts: list[str], encoder: Encoder) -> list[str]:
+    # Padding costs as much as text: prompts of like length go together, the longest first, so that memory that does
+    # not suffice is noticed at once.
+    lengths = dict(zip(prompts, encoder.count_tokens(prompts), strict=True))
+    return sorted(prompts, key=lambda prompt: -lengths[prompt])
+
+
+def _sum(row: Rows) -> torch.Tensor:
+    floats = [tensor.sum(dtype=torch.float32) for tensor in row.values() if tensor.is_floating_point()]
+    return floats[0] if len(floats) == 1 else torch.stack(floats).sum() if floats else torch.zeros(())

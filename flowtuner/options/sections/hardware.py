@@ -12,13 +12,13 @@ class HardwareOptions(Section):
         None,
         "Precision of arithmetic; empty: bf16 on an accelerator, no on a CPU.",
         values={"fp32": "no"},
-        built=["no", "fp16", "bf16"],
+        built=["no", "bf16"],
         env=["MIXED_PRECISION"],
     )
     disable_tf32: bool = option(False, "Does not use TF32.", accepted=True)
     allow_tf32: bool = option(True, "Uses TF32 where there is any.", env=["ALLOW_TF32"], accepted=True)
     torch_num_threads: int | None = option(
-        None, "CPU threads; empty: as many as the process may use.", ge=1, env=["TORCH_NUM_THREADS"], accepted=True
+        None, "CPU threads; empty: as many as the process may use.", ge=1, env=["TORCH_NUM_THREADS"]
     )
     num_processes: int = option(1, "Processes, one per GPU.", ge=1, accepted=True, env=["TRAINING_NUM_PROCESSES"])
     num_machines: int = option(1, "Machines.", ge=1, accepted=True, env=["TRAINING_NUM_MACHINES"])

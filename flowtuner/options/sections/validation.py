@@ -31,7 +31,7 @@ class ValidationOptions(Section):
     )
     validation_resolution: str = option(
         "256",
-        "Edge, WIDTHxHEIGHT, or several with commas; below 10: megapixels.",
+        "Edge, WIDTHxHEIGHT, or several with commas; below 128: megapixels.",
         env=["VALIDATION_RESOLUTION"],
     )
     validation_num_inference_steps: int = option(30, "Denoising steps.", ge=1, env=["VALIDATION_NUM_INFERENCE_STEPS"])
