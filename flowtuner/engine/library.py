@@ -75,7 +75,7 @@ class Library:
             write_rows=_first(entry and entry.write_batch_size, self._config.write_batch_size, 128),
             report=lambda done, total: self._report("text_cache", "running", "encoding text", done, total),
         )
-        self._let_go()
+        self._let_go(report)
         return self._finish("text_cache", "text", report)
 
     def cache_latents(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Library:
             report=lambda done, total: self._report("vae_cache", "running", "encoding pictures", done, total),
         )
         self._vae = None
-        self._let_go()
+        self._let_go(report)
         faults = (*((fault.path, fault.reason) for fault in self.scan.quarantined), *report.quarantined)
         self._record_quarantine(list(faults))
         whole = CacheReport(report.total, report.hits, report.encoded, report.seconds, faults)
@@ -170,7 +170,9 @@ class Library:
         )
         return vars(report) | {"quarantined": [list(fault) for fault in report.quarantined]}
 
-    def _let_go(self) -> None:
+    def _let_go(self, report: CacheReport) -> None:
+        if not report.encoded:
+            return  # nothing was loaded, and looking for garbage takes half a second
         # Encoders leave memory before the model comes.
         gc.collect()
         if self._device.type == "cuda":
