@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # the preflight reads families without paying for torch
     import torch
     from PIL.Image import Image
 
-    from flowtuner.engine.diffusion import Schedule
+    from flowtuner.engine.diffusion.schedule import Schedule
     from flowtuner.options import TrainingConfig
 
 Prediction = Literal["epsilon", "v_prediction", "flow_matching"]
