@@ -58,7 +58,7 @@ class FolderDestination(Block):
     provider: ClassVar[str] = "folder"
     aliases: ClassVar[tuple[str, ...]] = ("directory", "local")
 
-    path: Path = Field(description="An existing folder, such as the mount point of a share.")
+    path: Path = Field(description="The folder, such as the mount point of a share; made if only its last part is missing.")
     base_path: str = Field("", description="Subfolder below path that holds this project's runs.")
     name: str = Field("", description="What reports call this destination; by default its provider and path.")
     public_base_url: str | None = Field(None, description="URL under which the folder is served, for the links.")
@@ -129,6 +129,9 @@ class FolderDestination(Block):
 
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
+        if not self.path.exists() and self.path.parent.is_dir():
+            with self._translated():
+                self.path.mkdir()  # one new folder is meant; a whole missing path is a share that is not mounted
         if not self.path.is_dir():
             raise PublishError(f"{self.path} is not a folder. Create it, mount the share, or correct `path`.")
         if output_dir is not None and (self._root / output_dir.name).resolve() == output_dir.resolve():

@@ -202,7 +202,13 @@ def test_the_probe_leaves_nothing_and_refuses_what_is_not_there(tmp_path: Path, 
     FolderDestination(path=share).probe(tmp_path / "out")
     assert files_below(share) == []
     with pytest.raises(PublishError, match="mount the share"):
-        FolderDestination(path=share / "gone").probe()
+        FolderDestination(path=share / "gone" / "models").probe()
+    assert not (share / "gone").exists()
+
+
+def test_the_last_part_of_a_path_is_made_when_it_is_new(share: Path) -> None:
+    FolderDestination(path=share / "models").probe()
+    assert files_below(share / "models") == []
 
 
 def test_a_run_is_never_published_onto_itself(tmp_path: Path) -> None:
