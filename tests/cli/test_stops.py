@@ -35,8 +35,9 @@ def test_the_second_ctrl_c_ends_the_engine_and_the_third_everything():
     code = """
 import signal, subprocess, sys
 from flowtuner.cli.stops import Stops
-engine = [sys.executable, "-c", "import sys; sys.stdin.read()  # flowtuner.engine.worker"]
-child = subprocess.Popen(engine, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+engine = [sys.executable, "-c", "import sys; print('ready', flush=True); sys.stdin.read()  # flowtuner.engine.worker"]
+child = subprocess.Popen(engine, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+child.stdout.readline()
 with Stops():
     for count in range(3):
         try:
@@ -51,13 +52,14 @@ with Stops():
 
 
 def test_only_engines_are_ended():
-    engine = [sys.executable, "-c", "import sys; sys.stdin.read()  # flowtuner.engine.worker"]
-    other = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    wait = "import sys; print('ready', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "start_new_session": True}
     with (
-        subprocess.Popen(engine, stdin=subprocess.PIPE, start_new_session=True) as ended,
-        subprocess.Popen(other, stdin=subprocess.PIPE, start_new_session=True) as spared,
+        subprocess.Popen([sys.executable, "-c", f"{wait}  # flowtuner.engine.worker"], **pipes) as ended,
+        subprocess.Popen([sys.executable, "-c", wait], **pipes) as spared,
     ):
+        assert ended.stdout.readline() == spared.stdout.readline() == b"ready\n"
         assert end_engines(os.getpid()) == [ended.pid]
         assert ended.wait(10) == -signal.SIGKILL
-        spared.communicate()
-        assert spared.returncode == 0
+        spared.stdin.close()
+        assert spared.wait(10) == 0
