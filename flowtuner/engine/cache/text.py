@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -79,15 +80,14 @@ class TextCache:
             progress.advance(len(batch))
 
     def _check(self, prompts: list[str], rows: list[Rows]) -> None:
-        # A sum is finite exactly if its terms are, and one look at all sums is much quicker than one per prompt.
-        sums = [_sum(row) for row in rows]
-        finite = torch.isfinite(torch.stack(sums))
-        if not bool(finite.all()):
-            prompt = prompts[finite.tolist().index(False)]
-            raise DataError(
-                f"the text encoder gave infinite or undefined numbers in {self._dtype_name} for the prompt "
-                f"{prompt[:80]!r}. Use mixed_precision bf16 or no."
-            )
+        # A sum is finite exactly if its terms are, and one look at a whole batch is much quicker than one per prompt.
+        if _is_finite(rows):
+            return
+        prompt = next(prompt for prompt, row in zip(prompts, rows, strict=True) if not _is_finite([row]))
+        raise DataError(
+            f"the text encoder gave infinite or undefined numbers in {self._dtype_name} for the prompt "
+            f"{prompt[:80]!r}. Use mixed_precision bf16 or no."
+        )
 
     def _typed(self, row: Rows) -> Rows:
         return {name: tensor.to(self._dtype) if tensor.is_floating_point() else tensor for name, tensor in row.items()}
@@ -109,6 +109,6 @@ def _order_by_length(prompts: list[str], encoder: Encoder) -> list[str]:
     return sorted(prompts, key=lambda prompt: -lengths[prompt])
 
 
-def _sum(row: Rows) -> torch.Tensor:
-    floats = [tensor.sum(dtype=torch.float32) for tensor in row.values() if tensor.is_floating_point()]
-    return floats[0] if len(floats) == 1 else torch.stack(floats).sum() if floats else torch.zeros(())
+def _is_finite(rows: list[Rows]) -> bool:
+    floats = [tensor.reshape(-1) for row in rows for tensor in row.values() if tensor.is_floating_point()]
+    return not floats or math.isfinite(torch.cat(floats).sum(dtype=torch.float32).item())
