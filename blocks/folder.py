@@ -58,7 +58,9 @@ class FolderDestination(Block):
     provider: ClassVar[str] = "folder"
     aliases: ClassVar[tuple[str, ...]] = ("directory", "local")
 
-    path: Path = Field(description="The folder, such as the mount point of a share; made if only its last part is missing.")
+    path: Path = Field(
+        description="The folder, such as the mount point of a share; made if only its last part is missing."
+    )
     base_path: str = Field("", description="Subfolder below path that holds this project's runs.")
     name: str = Field("", description="What reports call this destination; by default its provider and path.")
     public_base_url: str | None = Field(None, description="URL under which the folder is served, for the links.")

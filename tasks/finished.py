@@ -12,11 +12,12 @@ from prefect.cache_policies import NO_CACHE
 
 from flowtuner.engine.checkpoints import NAME, find_faults
 from flowtuner.engine.run import Checkpoint, RunSpec
-from flowtuner.errors import ConfigError, Fault, PublishError
+from flowtuner.errors import ConfigError, PublishError
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import probe_destinations
 from flowtuner.publishing.registry import open_destinations
 from flowtuner.publishing.snapshot import Unit
+from tasks.memory import recall_entries
 from tasks.units import Origin, step_of, unit_of, units_on_disk
 
 
@@ -43,10 +44,7 @@ def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finis
     output_dir = folder.parent if is_checkpoint else folder
     spec = _read_spec(output_dir)
     if entries is None:
-        entries = spec.loaded.config.publishing_config if spec else []
-    if not entries:
-        fault = Fault("destinations", None, "", "nothing says where to publish", suggestion="name a destination")
-        raise ConfigError([fault])
+        entries = recall_entries(output_dir)
     destinations = open_destinations(entries, "destinations")
     origin = Origin.of(spec) if spec else Origin()
     units = [_checkpoint(origin, folder)] if is_checkpoint else units_on_disk(origin, output_dir)

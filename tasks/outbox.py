@@ -39,19 +39,31 @@ class Delivery:
         return self.result is not None and self.result.verified and self.error is None
 
 
-@dataclass
-class _Shipment:
-    frozen: Frozen
-    sealed: PrefectFuture[Snapshot]
-    uploads: list[tuple[Destination, PrefectFuture[PublishResult]]]
+_Upload = tuple[Destination, PrefectFuture[PublishResult]]
 
-    @property
-    def is_done(self) -> bool:
-        return all(future.state.is_final() for _, future in self.uploads)
+
+class _Shipment:
+    """One frozen unit on its way to all destinations; its links go when the last upload has ended."""
+
+    def __init__(self, frozen: Frozen, sealed: PrefectFuture[Snapshot], uploads: Sequence[_Upload]) -> None:
+        self.frozen = frozen
+        self._sealed = sealed
+        self._uploads = uploads
+        self._lock = threading.Lock()
+        self._open = len(uploads)
+        for _, future in uploads:
+            future.add_done_callback(self._count_down)
+
+    def _count_down(self, future: PrefectFuture[PublishResult]) -> None:
+        # Asking each future for its state instead would be a request to the server, made while training waits.
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                thaw(self.frozen)
 
     def deliveries(self) -> Iterator[Delivery]:
-        snapshot = self.sealed.result(raise_on_failure=False)
-        for destination, future in self.uploads:
+        snapshot = self._sealed.result(raise_on_failure=False)
+        for destination, future in self._uploads:
             answer = future.result(raise_on_failure=False)
             if isinstance(snapshot, Snapshot) and isinstance(answer, PublishResult):
                 yield Delivery(destination, self.frozen.unit, snapshot.manifest, answer)
@@ -85,7 +97,6 @@ class Outbox:
 
     def send(self, unit: Unit) -> None:
         """Freezes a unit and has it uploaded to every destination."""
-        self._thaw_what_is_done()
         if not self.destinations:
             return
         try:
@@ -94,7 +105,7 @@ class Outbox:
             self.events.notify("error", str(error))
             self._lost += [Delivery(destination, unit, error=str(error)) for destination in self.destinations]
             return
-        sealed = seal.submit(frozen)
+        sealed = seal.submit(frozen, self.events, self._stop)
         snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
         uploads = [
             (destination, publish.submit(destination, snapshot, self.events, self._stop, self.keep))
@@ -113,6 +124,8 @@ class Outbox:
 
     def settle(self, units: Sequence[Unit]) -> list[Delivery]:
         """Sees to it that every unit that is still on disk was sent, once more if the first time was in vain."""
+        if self.destinations:
+            self.events.stage("publish", "running", "waiting for the last uploads")
         first = self.collect()
         arrived = {(each.unit.name, each.destination.name) for each in first if each.is_verified}
         wanted = {unit.name for unit in units}
@@ -120,16 +133,12 @@ class Outbox:
             if any((unit.name, destination.name) not in arrived for destination in self.destinations):
                 self.send(unit)
         second = self.collect()
+        if self.destinations:
+            self.events.stage("publish", "completed", "all uploads have ended")
         repeated = {(each.unit.name, each.destination.name) for each in second}
         # What was rotated away meanwhile is nobody's loss: newer checkpoints stand in for it.
         kept = [each for each in first if each.unit.name in wanted]
         return [each for each in kept if (each.unit.name, each.destination.name) not in repeated] + second
-
-    def _thaw_what_is_done(self) -> None:
-        # The links of a rotated checkpoint are the last thing that keeps its space from being free.
-        for shipment in self._shipments:
-            if shipment.is_done:
-                thaw(shipment.frozen)
 
 
 @contextlib.contextmanager

@@ -18,10 +18,18 @@ class PublishStoppedError(PublishError):
     """The run was stopped while an upload was under way."""
 
 
+class SupersededError(PublishError):
+    """A checkpoint that newer ones have overtaken before its turn came."""
+
+
 @publish_task
-def seal(frozen: Frozen) -> Snapshot:
+def seal(frozen: Frozen, events: EventLog, stop: threading.Event) -> Snapshot:
     """Hashes a frozen checkpoint into its manifest."""
-    return frozen.seal()
+    try:
+        return frozen.seal(lambda: _check(stop, frozen.unit.name))
+    except PublishError as error:
+        events.notify("error", str(error))
+        raise
 
 
 @publish_task
@@ -35,14 +43,10 @@ def publish(
         "what": snapshot.name,
         "step": snapshot.manifest.step,
     }
-
-    def on_progress(done: int, total: int) -> None:
-        if stop.is_set():
-            raise PublishStoppedError(f"{snapshot.name} to {destination.name}: the run was stopped during the upload")
-
     events.append(PUBLISH, about | {"state": "uploading", "verified": False})
     try:
-        result = destination.publish(snapshot, on_progress)
+        _refuse_superseded(snapshot, keep)
+        result = destination.publish(snapshot, lambda done, total: _check(stop, snapshot.name))
         if snapshot.manifest.kind == "checkpoint":
             destination.prune(snapshot.manifest.run, keep, snapshot.name)
     except FlowtunerError as error:
@@ -52,3 +56,18 @@ def publish(
     events.append(PUBLISH, about | {"state": "verified"} | facts)
     get_run_logger().info("published %s to %s: %s", snapshot.name, destination.name, result.uri)
     return result
+
+
+def _check(stop: threading.Event, name: str) -> None:
+    if stop.is_set():
+        raise PublishStoppedError(f"{name} is not published: the run was stopped before it was all there")
+
+
+def _refuse_superseded(snapshot: Snapshot, keep: int) -> None:
+    # A destination slower than training would otherwise fall behind for ever, and the disk fill up with what waits.
+    if not keep or snapshot.manifest.kind != "checkpoint":
+        return
+    waiting = snapshot.folder.parent.glob("checkpoint-*")
+    newer = [folder for folder in waiting if int(folder.name.rpartition("-")[2]) > snapshot.manifest.step]
+    if len(newer) >= keep:
+        raise SupersededError(f"{snapshot.name} is left out: {len(newer)} newer checkpoints were waiting behind it")

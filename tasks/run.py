@@ -18,6 +18,7 @@ from flowtuner.engine.plan import Leg, legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
 from flowtuner.errors import FlowtunerError
 from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
+from tasks.memory import remember_entries
 from tasks.outbox import Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
@@ -51,6 +52,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
     with contextlib.closing(EventLog(spec.event_log, spec.run_id)) as events, shown_live(events, spec.loaded):
         engine = Engine(spec, events)
         outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit)
+        remember_entries(spec.output_dir, config.publishing_config)
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
         with _ending_told(engine, events), outbox, _closed(engine), watched_for_cancel():
             engine.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,23 +49,22 @@ class Frozen:
     folder: Path
     created: str
 
-    def seal(self) -> Snapshot:
-        """Reads every byte back, compares with the checkpoint's own manifest, and writes the one to publish."""
+    def seal(self, before_each: Callable[[], None] = lambda: None) -> Snapshot:
+        """Reads every byte back, compares with the checkpoint's own manifest, and makes the one to publish."""
+        records: list[FileRecord] = []
         try:
-            records = tuple(_record(self.folder, name) for name in self.unit.files)
+            for name in self.unit.files:
+                before_each()
+                records.append(_record(self.folder, name))
         except OSError as error:
             raise PublishError(f"{self.unit.name} cannot be read: {error.strerror}: {error.filename}") from error
         damage = _find_damage(self.folder, records)
         if damage:
             raise PublishError(f"{self.unit.name} is damaged on this disk, so it is not published: {'; '.join(damage)}")
-        unit = self.unit
-        return Snapshot(
-            self.folder,
-            unit.name,
-            Manifest(
-                unit.run, unit.name, unit.kind, unit.step, unit.run_id, self.created, records, dict(unit.metadata)
-            ),
-        )
+        unit, files = self.unit, tuple(records)
+        about = dict(unit.metadata)
+        manifest = Manifest(unit.run, unit.name, unit.kind, unit.step, unit.run_id, self.created, files, about)
+        return Snapshot(self.folder, unit.name, manifest)
 
 
 @dataclass(frozen=True)

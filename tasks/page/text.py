@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flowtuner.options import LoadedConfig
 
-SECRET = re.compile(
-    r"token|secret|password|passwd|credential|access_key|account_key|api_key|connection_string|headers", re.I
-)
-HIDDEN = "(hidden)"
 ROWS = 25
 
 
@@ -53,23 +48,11 @@ def describe_published(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def describe_configuration(loaded: LoadedConfig) -> str:
     """The options that somebody set, with their origin, without secrets."""
-    values = loaded.config.model_dump(mode="json")
+    values = loaded.redacted()["config"]
     lines = (
-        (name, json.dumps(hide_secrets(values[name], name)), origin)
-        for name, origin in sorted(loaded.origins.items())
-        if name in values
+        (name, json.dumps(values[name]), origin) for name, origin in sorted(loaded.origins.items()) if name in values
     )
     return table(("option", "value", "from"), lines)
-
-
-def hide_secrets(value: Any, name: str = "") -> Any:
-    """A copy of a value in which everything that is named like a secret is hidden."""
-    if isinstance(value, Mapping):
-        return {key: hide_secrets(inner, str(key)) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [hide_secrets(inner, name) for inner in value]
-    is_secret = SECRET.search(name) and isinstance(value, str) and value
-    return HIDDEN if is_secret else value
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ def test_all_mistakes_are_told_before_anything_starts(options: dict[str, Any], t
         train(config=options | wrong)
     assert "learning_rat" in str(caught.value)
     assert "train_batch_size" in str(caught.value)
-    shutil.rmtree(tmp_path / "share")
+    options["publishing_config"][0]["path"] = str(tmp_path / "not/mounted")
     with pytest.raises(ConfigError) as caught:
         train(config=options | {"pretrained_model_name_or_path": "/no/such/model"})
     assert "mount the share" in str(caught.value)
