@@ -21,45 +21,42 @@ def build_ground(folder: Path) -> Path:
 
     open_family("pixart_sigma").tiny(folder / "model", sample_size=16)
     write_pictures(folder / "pictures", PICTURES)
-    entries = [
-        {
-            "id": "shapes",
-            "type": "local",
-            "instance_data_dir": str(folder / "pictures"),
-            "caption_strategy": "textfile",
-            "resolution": EDGE,
-            "resolution_type": "pixel",
-            "crop": True,
-            "crop_style": "center",
-            "crop_aspect": "square",
-        }
-    ]
-    (folder / "multidatabackend.json").write_text(json.dumps(entries))
     return folder
 
 
-def write_pictures(folder: Path, count: int) -> None:
+def write_pictures(folder: Path, count: int, edge: int = EDGE) -> None:
     """Writes coloured shapes with captions of different lengths."""
     from PIL import Image
 
     folder.mkdir(parents=True)
     tails = ("", " on a black background", " in the picture", " over a dark scene")
     for number, (figure, pixels) in enumerate(draw_many(count, seed=0)):
-        Image.fromarray(pixels).resize((EDGE, EDGE)).save(folder / f"{number:05d}.png")
+        Image.fromarray(pixels).resize((edge, edge)).save(folder / f"{number:05d}.png")
         (folder / f"{number:05d}.txt").write_text(figure.caption + tails[number % len(tails)])
 
 
-def configure(ground: Path, name: str, **options: Any) -> LoadedConfig:
+def configure(ground: Path, name: str, *, pictures: Path | None = None, **options: Any) -> LoadedConfig:
     """A configuration on this ground; each name has its own output folder, the caches are shared."""
+    entry = {
+        "id": "shapes",
+        "type": "local",
+        "instance_data_dir": str(pictures or ground / "pictures"),
+        "caption_strategy": "textfile",
+        "crop": True,
+        "crop_style": "center",
+        "crop_aspect": "square",
+    }
+    (ground / f"{name}.json").write_text(json.dumps([entry]))
     values = {
         "model_family": "pixart_sigma",
         "model_type": "full",
         "pretrained_model_name_or_path": str(ground / "model"),
-        "data_backend_config": str(ground / "multidatabackend.json"),
+        "data_backend_config": str(ground / f"{name}.json"),
         "output_dir": str(ground / "runs" / name),
         "cache_dir": str(ground / "cache"),
         "aspect_bucket_alignment": 8,
         "resolution": EDGE,
+        "resolution_type": "pixel",
         "train_batch_size": 8,
         "max_train_steps": 1_000_000,
         "checkpoint_step_interval": 1_000_000,
@@ -79,7 +76,7 @@ def configure(ground: Path, name: str, **options: Any) -> LoadedConfig:
     return load(values=values | options, environ={})
 
 
-def open_session(loaded: LoadedConfig) -> Any:
+def open_session(loaded: LoadedConfig, *, prepares: bool = True) -> Any:
     """An engine's session in this process, with its caches filled and its model loaded."""
     from flowtuner.engine.session import Session
 
@@ -87,5 +84,6 @@ def open_session(loaded: LoadedConfig) -> Any:
     session = Session(RunSpec("bench", loaded, output), lambda type, data: None, threading.Event())
     session.cache_text()
     session.cache_latents()
-    session.prepare(None)
+    if prepares:
+        session.prepare(None)
     return session

@@ -1,0 +1,86 @@
+"""What the flow adds to a leg: tasks, states, events and artifacts, against the same orders given by hand.
+
+`python -m benchmarks.orchestration GROUND` runs both in a process of its own and prints the seconds per leg.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.ground import configure
+from benchmarks.harness import Row
+from flowtuner.engine.events import CHECKPOINT, EventLog, read_events
+from flowtuner.engine.launch import Engine
+from flowtuner.engine.plan import legs
+from flowtuner.engine.run import RunSpec
+from flowtuner.options import LoadedConfig
+
+LEGS = 12
+STEPS_PER_LEG = 4
+LEG_S = 60
+
+
+def measure_orchestration(ground: Path) -> Row:
+    """The share of a one-minute leg that is not the engine's."""
+    command = [sys.executable, "-m", "benchmarks.orchestration", str(ground)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    seconds = json.loads(done.stdout.splitlines()[-1])
+    share = max(seconds["flow"] - seconds["by_hand"], 0.0) / LEG_S * 100
+    note = f"a leg with its checkpoint: {seconds['flow']:.2f} s as a flow, {seconds['by_hand']:.2f} s by hand"
+    return Row("orchestration of a leg of one minute", share, unit="%", at_most=1, note=note)
+
+
+def main(ground: Path) -> None:
+    """Runs the same legs as a flow and by hand."""
+    from flowtuner.jobs.server import prefect_server
+
+    options: dict[str, Any] = {
+        "train_batch_size": 1,
+        "max_train_steps": LEGS * STEPS_PER_LEG,
+        "checkpoint_step_interval": STEPS_PER_LEG,
+        "checkpoints_total_limit": 2,
+    }
+    by_hand = configure(ground, "by-hand", **options)
+    _train_by_hand(by_hand)
+    with prefect_server(ground / "home"), contextlib.redirect_stdout(sys.stderr):
+        from flows.train import train
+
+        configured = configure(ground, "flow", **options)
+        train(config=_plain(configured))
+    print(json.dumps({"flow": _seconds_per_leg(configured), "by_hand": _seconds_per_leg(by_hand)}))
+
+
+def _train_by_hand(loaded: LoadedConfig) -> None:
+    spec = RunSpec("by-hand", loaded, Path(loaded.config.output_dir))
+    with Engine(spec, EventLog(spec.event_log, spec.run_id)) as engine:
+        engine.cache_text()
+        engine.cache_latents()
+        position = engine.prepare()
+        for leg in legs(loaded.config, position.step, position.total_steps, position.steps_per_epoch):
+            engine.train(leg.until)
+            engine.save_checkpoint()
+
+
+def _plain(loaded: LoadedConfig) -> dict[str, Any]:
+    values = loaded.config.model_dump(mode="json")
+    return {name: values[name] for name, origin in loaded.origins.items() if origin.kind != "default"}
+
+
+def _seconds_per_leg(loaded: LoadedConfig) -> float:
+    """From one checkpoint to the next: a leg, its checkpoint, and all that lies between."""
+    log = Path(loaded.config.output_dir) / "logs" / "events.jsonl"
+    times = [event.time for event in read_events(log) if event.type == CHECKPOINT and not event.data.get("is_final")]
+    return statistics.median(later - earlier for earlier, later in pairwise(times))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
