@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import secrets
@@ -89,6 +90,9 @@ class Store:
         """Removes the shards that cannot be read, and says which; files of other programs and versions stay."""
         removed = [damage for damage in self.damaged if damage.is_removable]
         for damage in removed:
+            logging.getLogger(__name__).warning(
+                "removed the damaged cache file %s (%s); its rows are encoded again", damage.path, damage.reason
+            )
             damage.path.unlink(missing_ok=True)
         self.damaged = [damage for damage in self.damaged if not damage.is_removable]
         return removed

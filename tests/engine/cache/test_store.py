@@ -79,7 +79,7 @@ def test_error_in_the_middle_keeps_what_was_encoded(store):
         lambda data: data[:8] + b"[" * (len(data) - 8),
     ],
 )
-def test_damaged_shard_is_passed_over_and_removed(tmp_path, damage):
+def test_damaged_shard_is_passed_over_removed_and_reported(tmp_path, damage, caplog):
     fill(Store(tmp_path), 4, rows=4)
     victim = sorted(tmp_path.glob("*.safetensors"))[0]
     victim.write_bytes(damage(victim.read_bytes()))
@@ -87,7 +87,7 @@ def test_damaged_shard_is_passed_over_and_removed(tmp_path, damage):
     assert store.missing([f"key{n}" for n in range(4)]) == ["key0", "key1"]
     assert [damage.path for damage in store.damaged] == [victim] and all(damage.reason for damage in store.damaged)
     assert [damage.path for damage in store.remove_damaged()] == [victim]
-    assert not victim.exists() and not store.damaged
+    assert not victim.exists() and not store.damaged and victim.name in caplog.text
 
 
 def test_files_of_other_programs_and_versions_are_left_alone(tmp_path):

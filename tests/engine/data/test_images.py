@@ -32,6 +32,21 @@ def test_orientation_is_applied(draw, orientation):
     assert np.array_equal(as_bytes(load_pixels(sample_of(path))), expected)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "webp", "tif"])
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_orientation_is_applied_once_in_every_format(tmp_path, draw, suffix, orientation):
+    with Image.open(draw("noise.png", size=(6, 4))) as noise:
+        picture = noise.resize((96, 64))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / f"turned.{suffix}", exif=exif, quality=95)
+    picture.save(tmp_path / "plain.png", exif=exif)
+    with Image.open(tmp_path / "plain.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image)).astype(int)
+    found = as_bytes(load_pixels(sample_of(tmp_path / f"turned.{suffix}"))).astype(int)
+    assert found.shape == expected.shape and np.abs(found - expected).mean() < 6
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "gif", "tif"])
 def test_formats(draw, suffix):
     path = draw(f"picture.{suffix}", size=(48, 32))
