@@ -1,6 +1,7 @@
 """Pixels: orientation, colour modes, crops, and every kind of broken file."""
 
 import io
+import random
 import struct
 import zlib
 
@@ -143,3 +144,34 @@ def test_file_that_vanished_is_refused(draw):
     path.unlink()
     with pytest.raises(UnusableImageError, match="cannot be read"):
         load_pixels(sample)
+
+
+def mutate(data, random):
+    """Overwrites, cuts or inserts a few bytes, mostly near the start, where the structure is."""
+    data = bytearray(data)
+    for _ in range(random.choice([1, 1, 3, 10])):
+        place = random.randrange(min(len(data), random.choice([120, len(data)])))
+        # Replaces none to thirty bytes by none to four.
+        width = random.choice([1, 0, random.randrange(1, 30)])
+        data[place : place + width] = random.randbytes(random.choice([1, 0, 4]))
+        data = data or bytearray(b"x")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_any_bytes_are_either_pixels_or_refused(tmp_path, form):
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 48, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, form)
+    source, path = random.Random(form), tmp_path / "mutant"
+    for _ in range(150):
+        path.write_bytes(mutate(buffer.getvalue(), source))
+        try:
+            with quiet_decoding():
+                facts = probe_image(path.read_bytes())
+                plan = Plan(facts.orientation, (32, 32), (0, 0, 32, 24))
+                pixels = load_pixels(Sample("d", str(path), facts.content, ("",), plan))
+        except UnusableImageError as error:
+            assert str(error)
+        else:
+            assert pixels.shape == (3, 24, 32) and np.isfinite(pixels).all()
