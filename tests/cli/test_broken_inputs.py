@@ -141,6 +141,6 @@ def test_publishing_a_folder_that_is_not_there(tmp_path, capsys):
 
 def test_publishing_to_a_folder_that_is_not_there(tmp_path, capsys, home):
     (tmp_path / "output").mkdir()
-    assert main(["publish", str(tmp_path / "output"), "--to", str(tmp_path / "share")]) == 2
+    assert main(["publish", str(tmp_path / "output"), "--to", str(tmp_path / "mnt" / "share")]) == 2
     assert "share is not a folder" in capsys.readouterr().err
     assert not (home / "server").exists()
