@@ -25,14 +25,14 @@ LATENT_PULL = 1e-3
 FOREGROUND_WEIGHT = 4.0
 
 
-def train_autoencoder(model_dir: Path, seed: int) -> None:
+def train_autoencoder(model_dir: Path, seed: int, steps: int = STEPS) -> None:
     """Trains the autoencoder of a model folder and notes there how its latents are to be scaled."""
     import torch
     from diffusers import AutoencoderKL
 
-    pictures = _draw_batch(seed)
+    pictures = draw_batch(seed)
     vae = AutoencoderKL.from_pretrained(model_dir / "vae")
-    _fit(vae, pictures, torch.Generator().manual_seed(seed))
+    _fit(vae, pictures, torch.Generator().manual_seed(seed), steps)
     vae.eval()
     with torch.no_grad():
         latents = torch.cat([vae.encode(part).latent_dist.mean for part in pictures.chunk(12)])
@@ -48,7 +48,16 @@ def soften_schedule(model_dir: Path) -> None:
     durable.write_json(path, settings | {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
 
 
-def _fit(vae: Any, pictures: torch.Tensor, generator: torch.Generator) -> None:
+def draw_batch(seed: int) -> torch.Tensor:
+    """Pictures to learn from, in [-1, 1]."""
+    import torch
+
+    # Pictures of their own: the data set's seed is the run's, this one's is another.
+    drawn = np.stack([pixels for _, pixels in draw_many(PICTURES, seed + 1_000_003)])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _fit(vae: Any, pictures: torch.Tensor, generator: torch.Generator, steps: int) -> None:
     import torch
 
     with torch.no_grad():
@@ -56,9 +65,9 @@ def _fit(vae: Any, pictures: torch.Tensor, generator: torch.Generator) -> None:
     vae.to(memory_format=torch.channels_last).train()
     parameters = list(vae.parameters())
     optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, (0.9, 0.99), weight_decay=0.0, fused=True)
-    for step in range(STEPS):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * _rate(step)
+            group["lr"] = LEARNING_RATE * _rate(step, steps)
         rows = torch.randint(len(pictures), (BATCH,), generator=generator)
         _loss(vae, pictures[rows].contiguous(memory_format=torch.channels_last), generator).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -78,13 +87,5 @@ def _loss(vae: Any, pictures: torch.Tensor, generator: torch.Generator) -> torch
     return loss
 
 
-def _rate(step: int) -> float:
-    return min(1.0, (step + 1) / WARMUP) * (0.5 * (1 + math.cos(math.pi * step / STEPS)) + 0.01)
-
-
-def _draw_batch(seed: int) -> torch.Tensor:
-    import torch
-
-    # Pictures of their own: the data set's seed is the run's, this one's is another.
-    drawn = np.stack([pixels for _, pixels in draw_many(PICTURES, seed + 1_000_003)])
-    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _rate(step: int, steps: int) -> float:
+    return min(1.0, (step + 1) / WARMUP) * (0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flowtuner.demo.autoencoder import soften_schedule, train_autoencoder
+from flowtuner.demo.autoencoder import STEPS, soften_schedule, train_autoencoder
 from flowtuner.demo.shapes import EDGE, write_dataset
 from flowtuner.engine.families import open_family
 
@@ -18,11 +18,14 @@ PIXELS_PER_LATENT = 4
 def prepare(folder: Path, seed: int) -> None:
     """Writes `model/` and `pictures/` below `folder`; the same seed gives the same model and pictures."""
     write_dataset(folder / "pictures", PICTURES, seed)
-    open_family(FAMILY).tiny(
-        folder / "model", seed=seed, vae_channels=VAE_CHANNELS, sample_size=EDGE // PIXELS_PER_LATENT
-    )
-    soften_schedule(folder / "model")
-    train_autoencoder(folder / "model", seed)
+    build_model(folder / "model", seed)
+
+
+def build_model(target: Path, seed: int, steps: int = STEPS) -> None:
+    """Builds an untrained model whose autoencoder knows the pictures' world after so many steps."""
+    open_family(FAMILY).tiny(target, seed=seed, vae_channels=VAE_CHANNELS, sample_size=EDGE // PIXELS_PER_LATENT)
+    soften_schedule(target)
+    train_autoencoder(target, seed, steps)
 
 
 if __name__ == "__main__":

@@ -41,11 +41,38 @@ def run(argv: Sequence[str]) -> int:
     if code != Exit.OK:
         return code
     tell("\nJudging: the same prompts, drawn by the untrained and by the trained model ...")
-    _run_child("flowtuner.demo.evaluate", folder / "run" / "logs" / "run.json", folder)
+    run_child("flowtuner.demo.evaluate", folder / "run" / "logs" / "run.json", folder)
     comparison = read_comparison(folder)
     durable.write_json(folder / MARK, {"seed": wishes.seed, "is_finished": True})
     _report(folder, comparison, time.monotonic() - started)
     return Exit.OK if comparison.after.both >= WANTED_SHARE else Exit.FAILED
+
+
+def make_room(folder: Path, seed: int) -> bool:
+    """Whether an unfinished demo goes on in a folder; if not, the folder is cleared of what an earlier one left."""
+    mark = folder / MARK
+    if mark.is_file() and durable.read_json(mark) == {"seed": seed, "is_finished": False}:
+        return True
+    if folder.is_dir() and any(folder.iterdir()) and not mark.is_file() and not _is_only_ours(folder):
+        problem = "the folder holds files that are not the demo's"
+        raise ConfigError([Fault("--output", str(folder), "", problem, "a new or empty folder, or an earlier demo's")])
+    for name in PARTS:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return False
+
+
+def run_child(module: str, *arguments: object) -> None:
+    """Runs a module of the demo that needs torch, in a process of its own."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        tail = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-LOG_TAIL_LINES:])
+        raise EngineFault(f"{module} ended with exit code {done.returncode}:\n{tail}")
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -63,48 +90,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _prepare(folder: Path, seed: int) -> None:
-    if _is_unfinished(folder, seed):
+    if make_room(folder, seed):
         tell(f"Going on with the demo in {folder}.")
         return
-    _clear(folder)
     tell("Preparing: a tiny model and 360 captioned pictures of coloured shapes ...")
     started = time.monotonic()
-    _run_child("flowtuner.demo.prepare", folder, seed)
-    (folder / "published").mkdir()  # stands for the disk or mounted share that a real run would publish to
+    run_child("flowtuner.demo.prepare", folder, seed)
     durable.write_json(folder / MARK, {"seed": seed, "is_finished": False})
     tell(f"Prepared in {time.monotonic() - started:.0f} s: {folder / 'model'}, {folder / 'pictures'}")
-
-
-def _is_unfinished(folder: Path, seed: int) -> bool:
-    mark = folder / MARK
-    return mark.is_file() and durable.read_json(mark) == {"seed": seed, "is_finished": False}
-
-
-def _clear(folder: Path) -> None:
-    """Makes room for a new demo where an old one was; anything else in the folder is the user's and stays."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARK).is_file() and not _is_only_ours(folder):
-        problem = "the folder holds files that are not the demo's"
-        raise ConfigError([Fault("--output", str(folder), "", problem, "a new or empty folder, or an earlier demo's")])
-    for name in PARTS:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _is_only_ours(folder: Path) -> bool:
     # What a preparation that was interrupted leaves behind.
     return {path.name for path in folder.iterdir()} <= {"model", "model-tmp", "pictures"}
-
-
-def _run_child(module: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        tail = "\n".join(f"    {line}" for line in done.stdout.splitlines()[-LOG_TAIL_LINES:])
-        raise EngineFault(f"{module} ended with exit code {done.returncode}:\n{tail}")
 
 
 def _report(folder: Path, comparison: Comparison, seconds: float) -> None:

@@ -50,8 +50,8 @@ def test_the_templates_load_where_options_name_them(place):
         "DISCORD_WEBHOOK_URL": "https://example.org/discord",
     }
     values = {
-        "publishing_config": "config/publishing.json",
-        "webhook_config": "config/webhooks.json",
+        "publishing_config": str(CONFIG / "publishing.json"),
+        "webhook_config": str(CONFIG / "webhooks.json"),
         "lora_type": "lycoris",
         "lycoris_config": "config/lycoris_config.json",
     }
