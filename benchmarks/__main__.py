@@ -45,7 +45,7 @@ def main() -> int:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--only", nargs="*", default=[*SECTIONS], choices=SECTIONS, help="leave out the others")
-    parser.add_argument("--rounds", type=int, default=8, help="turns per comparison (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=6, help="turns per comparison (default %(default)s)")
     parser.add_argument("--save", action="store_true", help=f"add a dated section to {SAVED_TO.name}")
     return parser.parse_args()
 
@@ -81,7 +81,7 @@ def _measure_caches(ground: Path, rounds: int) -> Iterable[Row]:
 def _measure_processes(ground: Path, rounds: int) -> Iterable[Row]:
     from benchmarks.processes import measure_processes
 
-    return measure_processes(ground, max(rounds // 8, 1))
+    return measure_processes(ground, max(rounds // 6, 1))
 
 
 def _measure_orchestration(ground: Path, rounds: int) -> Iterable[Row]:
