@@ -12,8 +12,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from pydantic import WithJsonSchema
 
 from flows.crash import report_crash
+from flows.form import form_schema
 from flows.naming import name_run
-from flowtuner.options import training_schema
 from tasks.cache import cache_latents, cache_text
 from tasks.cancellation import RunCancelledError
 from tasks.checkpoint import save_checkpoint, save_release
@@ -25,11 +25,6 @@ from tasks.units import units_on_disk
 from tasks.validate import validate
 
 UPLOADS_AT_ONCE = 4
-
-
-def form_schema() -> dict[str, Any]:
-    """The options as a form: every field known, none required, since a file may say the rest, aliases welcome."""
-    return training_schema() | {"additionalProperties": True, "required": []}
 
 
 # A plain dict at run time, so that every spelling and every mistake reaches `options.load`; the UI still shows a form.

@@ -64,12 +64,14 @@ class _Shipment:
     def deliveries(self) -> Iterator[Delivery]:
         snapshot = self._sealed.result(raise_on_failure=False)
         for destination, future in self._uploads:
+            if not isinstance(snapshot, Snapshot):  # then the uploads never began, and have no result to ask for
+                yield Delivery(destination, self.frozen.unit, error=str(snapshot))
+                continue
             answer = future.result(raise_on_failure=False)
-            if isinstance(snapshot, Snapshot) and isinstance(answer, PublishResult):
+            if isinstance(answer, PublishResult):
                 yield Delivery(destination, self.frozen.unit, snapshot.manifest, answer)
             else:
-                reason = answer if isinstance(snapshot, Snapshot) else snapshot
-                yield Delivery(destination, self.frozen.unit, error=str(reason))
+                yield Delivery(destination, self.frozen.unit, error=str(answer))
 
 
 @dataclass

@@ -157,3 +157,20 @@ def test_cancelling_saves_and_frees_the_engine(
     newest = list_checkpoints(output_dir)[-1]
     assert find_faults(newest) == []
     assert engines_of(output_dir) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("worker")
+def test_a_run_whose_process_is_killed_crashes_and_its_engine_saves(options: dict[str, Any]) -> None:
+    values = options | {"max_train_steps": 10_000, "checkpoint_step_interval": 5_000, "validation_disable": True}
+    run = run_deployment("train/train", parameters={"config": values}, timeout=0)
+    output_dir = Path(options["output_dir"])
+    wait_for_step(5, output_dir / "logs/events.jsonl")
+    (engine,) = engines_of(output_dir)
+    os.kill(int(engine.split()[-1]), signal.SIGKILL)  # the engine is told whose child it is
+    wait_for_state(run.id, {"Crashed"}, timeout_s=60)
+    told = (event.data for event in follow_events(output_dir / "logs/events.jsonl", 0, threading.Event()))
+    last = next(data for data in told if data.get("status") == "failed")
+    assert engines_of(output_dir) == []
+    assert last["message"]
+    assert find_faults(list_checkpoints(output_dir)[-1]) == []

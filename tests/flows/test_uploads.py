@@ -1,0 +1,150 @@
+"""The outbox: what is sent while training goes on, and what becomes of it when things go wrong."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from blocks.folder import FolderDestination
+from flowtuner.engine.events import NOTIFICATION, PUBLISH, EventLog, read_events
+from flowtuner.errors import ConfigError, DestinationDown, PublishError
+from flowtuner.publishing.registry import open_destinations
+from flowtuner.publishing.snapshot import Unit, checkpoint_unit, freeze
+from tasks.outbox import Delivery, Outbox
+from tasks.publish import PublishStoppedError, SupersededError, publish
+from tasks.retries import publish_task
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+
+def make_checkpoint(output_dir: Path, step: int) -> Unit:
+    folder = output_dir / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text(f"weights {step}")
+    return checkpoint_unit(folder, "run", step, {})
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Any:
+    log = EventLog(tmp_path / "events.jsonl", "run")
+    yield log
+    log.close()
+
+
+def test_only_what_may_pass_is_tried_again() -> None:
+    calls: list[str] = []
+
+    @publish_task
+    def flaky() -> str:
+        calls.append("flaky")
+        if len(calls) == 1:
+            raise DestinationDown("later")
+        return "done"
+
+    @publish_task
+    def refused() -> None:
+        calls.append("refused")
+        raise PublishError("never")
+
+    @flow
+    def both() -> str:
+        answer = flaky()
+        with pytest.raises(PublishError):
+            refused()
+        return answer
+
+    assert both() == "done"
+    assert calls == ["flaky", "flaky", "refused"]
+
+
+def test_what_was_rotated_meanwhile_is_published_and_what_failed_is_sent_again(
+    tmp_path: Path, share: Path, events: EventLog
+) -> None:
+    output_dir = tmp_path / "run"
+    (share / "run").write_text("in the way")
+    destination = FolderDestination(path=share)
+
+    @flow
+    def upload() -> tuple[list[Delivery], list[Delivery]]:
+        with Outbox([destination], events, keep=1) as outbox:
+            first = make_checkpoint(output_dir, 1)
+            outbox.send(first)
+            failed = outbox.collect()
+            (share / "run").unlink()
+            second = make_checkpoint(output_dir, 2)
+            outbox.send(second)
+            return failed, outbox.settle([first, second])
+
+    failed, settled = upload()
+    assert [each.is_verified for each in failed] == [False]
+    assert "move it away" in str(failed[0].error)
+    assert {(each.unit.name, each.is_verified) for each in settled} == {("checkpoint-1", True), ("checkpoint-2", True)}
+    assert not (output_dir / ".spool").exists()
+    states = [event.data["state"] for event in read_events(events.path) if event.type == PUBLISH]
+    assert states.count("failed") == 1
+
+
+def test_a_checkpoint_that_cannot_be_frozen_or_read_is_not_lost_silently(
+    tmp_path: Path, share: Path, events: EventLog
+) -> None:
+    output_dir = tmp_path / "run"
+    unit = make_checkpoint(output_dir, 1)
+    (output_dir / "checkpoint-1/weights").unlink()
+    damaged = make_checkpoint(output_dir, 2)
+    (output_dir / "checkpoint-2/checkpoint_manifest.json").write_text("{}")
+    damaged = checkpoint_unit(output_dir / "checkpoint-2", "run", 2, {})
+
+    @flow
+    def upload() -> list[Delivery]:
+        with Outbox([FolderDestination(path=share)], events, keep=0) as outbox:
+            outbox.send(unit)
+            outbox.send(damaged)
+            return outbox.collect()
+
+    deliveries = upload()
+    assert [each.is_verified for each in deliveries] == [False, False]
+    told = [event.data["message"] for event in read_events(events.path) if event.type == NOTIFICATION]
+    assert "could not be frozen" in told[0]
+    assert "cannot be read" in told[1]
+
+
+def test_an_upload_stops_when_the_run_does(tmp_path: Path, share: Path, events: EventLog) -> None:
+    stop = threading.Event()
+    stop.set()
+    snapshot = freeze(make_checkpoint(tmp_path / "run", 1)).seal()
+
+    @flow
+    def upload() -> None:
+        with pytest.raises(PublishStoppedError):
+            publish(FolderDestination(path=share), snapshot, events, stop)
+
+    upload()
+    assert not list(share.rglob("manifest.json"))
+
+
+def test_a_checkpoint_that_was_overtaken_is_left_out(tmp_path: Path, share: Path, events: EventLog) -> None:
+    snapshots = [freeze(make_checkpoint(tmp_path / "run", step)).seal() for step in (1, 2, 3)]
+    destination = FolderDestination(path=share)
+
+    @flow
+    def upload() -> None:
+        with pytest.raises(SupersededError, match="2 newer"):
+            publish(destination, snapshots[0], events, threading.Event(), 2)
+        publish(destination, snapshots[1], events, threading.Event(), 2)
+
+    upload()
+    assert (share / "run/checkpoint-2/manifest.json").is_file()
+
+
+def test_a_stored_block_is_used_by_its_name(share: Path) -> None:
+    FolderDestination(path=share, base_path="stored").save("my-share", overwrite=True)
+    entry = {"provider": "folder", "block": "my-share", "required": False}
+    (destination,) = open_destinations([entry])
+    assert isinstance(destination, FolderDestination)
+    assert (destination.name, destination.base_path, destination.required) == ("my-share", "stored", False)
+    with pytest.raises(ConfigError, match="no such block"):
+        open_destinations([entry | {"block": "nobody-saved-this"}])
