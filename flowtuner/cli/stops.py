@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell
-
-ENGINE = b"flowtuner.engine.worker"
+from flowtuner.cli.processes import end_engines
 
 
 class Preempted(BaseException):
@@ -61,22 +59,3 @@ class Stops:
         else:
             os._exit(Exit.INTERRUPTED)
         raise KeyboardInterrupt
-
-
-def end_engines(parent: int) -> list[int]:
-    """Kills the engine processes a process started, and says which; where there is no /proc they end by themselves."""
-    ended = []
-    for task in Path(f"/proc/{parent}/task").glob("*/children"):
-        for pid in map(int, _read(task).split()):
-            if ENGINE in _read(Path(f"/proc/{pid}/cmdline")):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(pid, signal.SIGKILL)
-                    ended.append(pid)
-    return ended
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:  # it ended meanwhile
-        return b""

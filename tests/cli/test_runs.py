@@ -1,15 +1,19 @@
 """The real command as a process of its own: server, flow, engine, display, signals and exit codes."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from flowtuner.engine.events import follow_events
 
 COMMAND = [sys.executable, "-m", "flowtuner.cli"]
 TIMEOUT_S = 110
@@ -90,3 +94,21 @@ def test_caching_explaining_and_publishing_by_hand(config_file, pictures, tmp_pa
     done = run("publish", tmp_path / "output", "--to", tmp_path / "share")
     assert done.returncode == 0, done.stderr
     assert "published release" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_server_runs_deployments_and_its_end_saves_them(config_file, home, tmp_path):
+    with subprocess.Popen([*COMMAND, "server"], stdout=subprocess.PIPE, text=True) as server:
+        api = next(line for line in server.stdout if line.startswith("API:")).split("=", 1)[1].strip()
+        auth = (home / "server" / "auth").read_text()
+        environment = os.environ | {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": auth}
+        parameters = {"config_file": str(config_file), "config": json.dumps({"max_train_steps": 100_000})}
+        words = ["deployment", "run", "train/train", *(f"-p{name}={value}" for name, value in parameters.items())]
+        subprocess.run([sys.executable, "-m", "prefect", *words], env=environment, check=True, capture_output=True)
+        log = tmp_path / "output" / "logs" / "events.jsonl"
+        seen = follow_events(log, 0, threading.Event())
+        next(event for event in seen if event.type == "training.progress")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(TIMEOUT_S) == 0
+    ended = next(event.data for event in seen if event.data.get("status") == "preempted")
+    assert Path(ended["checkpoint"]).is_dir()

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from flowtuner.cli.stops import Preempted, Stops, end_engines
+from flowtuner.cli.processes import end_engines
+from flowtuner.cli.stops import Preempted, Stops
 
 
 def test_sigterm_stops_once_and_is_remembered():

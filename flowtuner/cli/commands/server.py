@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ from types import FrameType
 from flowtuner.cli.arguments import make_parser
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell, write
+from flowtuner.cli.processes import RUN, find_children
+from flowtuner.engine.launch import wait_for_end
 from flowtuner.jobs.server import ServerAddress, prefect_server
 
 STOP_GRACE_S = 30.0
@@ -53,12 +56,31 @@ def _worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
     try:
         yield process
     finally:
-        process.terminate()
         try:
-            process.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _stop_runs(process.pid)
+        finally:  # also after a second Ctrl-C
+            _end(process)
+
+
+def _stop_runs(worker: int) -> None:
+    # Before their worker, which would kill them, and while the server is there to be told how they ended.
+    runs = find_children(worker, RUN)
+    if runs:
+        tell("stopping the runs under way: they save a checkpoint ...")
+    for pid in runs:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    for pid in runs:
+        wait_for_end(pid, STOP_GRACE_S)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager
