@@ -16,7 +16,6 @@ from flowtuner.engine.events import STATUS, EventLog
 from flowtuner.engine.launch import Engine
 from flowtuner.engine.plan import Leg, legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
-from flowtuner.errors import FlowtunerError
 from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
 from tasks.memory import remember_entries
 from tasks.outbox import Outbox
@@ -80,25 +79,22 @@ def _ending_told(engine: Engine, events: EventLog) -> Iterator[None]:
     events.append(STATUS, {"status": "running", "message": ""})
     try:
         yield
-    except FlowtunerError as error:
+    except (KeyboardInterrupt, TerminationSignal) as stop:
+        message = where_it_stands(engine.spec.output_dir, engine.newest_checkpoint)
+        is_signal = isinstance(stop, TerminationSignal)
+        is_asked_for = not is_signal or is_cancelled(flow_run.get_id())
+        _tell(engine, events, "cancelled" if is_asked_for else "preempted", message)
+        get_run_logger().warning(message)
+        if is_signal and is_asked_for:
+            raise RunCancelledError(message) from stop
+        raise
+    except BaseException as error:
         _tell(engine, events, "failed", str(error))
         raise
-    except KeyboardInterrupt:
-        _tell(engine, events, "cancelled", where_it_stands(engine.spec.output_dir, engine.newest_checkpoint))
-        raise
-    except TerminationSignal as error:
-        message = where_it_stands(engine.spec.output_dir, engine.newest_checkpoint)
-        if is_cancelled(flow_run.get_id()):
-            _tell(engine, events, "cancelled", message)
-            raise RunCancelledError(message) from error
-        _tell(engine, events, "preempted", message)
-        raise
-    events.append(STATUS, {"status": "completed", "message": ""})
+    _tell(engine, events, "completed", "")
 
 
 def _tell(engine: Engine, events: EventLog, status: str, message: str) -> None:
     newest = engine.newest_checkpoint
     path = str(newest.path) if newest else None
     events.append(STATUS, {"status": status, "message": message, "checkpoint": path})
-    if status != "failed":  # what failed is in the log already, with its task
-        get_run_logger().warning("%s: %s", status, message)
