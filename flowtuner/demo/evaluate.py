@@ -16,13 +16,14 @@ from flowtuner.engine.families import open_family
 from flowtuner.engine.run import RunSpec
 from flowtuner.options import TrainingConfig
 
-SEEDS = (101, 102)  # none of which validation uses
+PICTURES_PER_FIGURE = 2
+FIRST_SEED = 101  # validation uses others
 
 
 def compare(spec: RunSpec, folder: Path) -> Comparison:
     """Judges the model a run started from and the one it released; leaves a contact sheet and the scores."""
     config = spec.loaded.config
-    wanted = [figure for figure in every_figure() for _ in SEEDS]
+    wanted = [figure for figure in every_figure() for _ in range(PICTURES_PER_FIGURE)]
     before = draw_all(Path(str(config.pretrained_model_name_or_path)), config, wanted)
     after = draw_all(spec.output_dir / "pipeline", config, wanted)
     panels = [Panel("untrained", before, _verdicts(before, wanted)), Panel("trained", after, _verdicts(after, wanted))]
@@ -49,7 +50,7 @@ def draw_all(model_dir: Path, config: TrainingConfig, wanted: Sequence[Figure]) 
             height=EDGE,
             steps=config.validation_num_inference_steps,
             guidance=config.validation_guidance,
-            seeds=[SEEDS[number % len(SEEDS)] + number for number in range(len(wanted))],
+            seeds=range(FIRST_SEED, FIRST_SEED + len(wanted)),
         )
     return [np.asarray(image.convert("RGB")) for image in images]
 

@@ -50,20 +50,11 @@ def run(argv: Sequence[str]) -> int:
 
 def make_room(folder: Path, seed: int) -> bool:
     """Whether an unfinished demo goes on in a folder; if not, the folder is cleared of what an earlier one left."""
-    mark = folder / MARK
-    if mark.is_file() and durable.read_json(mark) == {"seed": seed, "is_finished": False}:
-        return True
-    if folder.is_dir() and any(folder.iterdir()) and not mark.is_file() and not _is_only_ours(folder):
-        problem = "the folder holds files that are not the demo's"
-        raise ConfigError([Fault("--output", str(folder), "", problem, "a new or empty folder, or an earlier demo's")])
-    for name in PARTS:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    return False
+    try:
+        return _make_room(folder, seed)
+    except OSError as error:
+        problem = f"the folder cannot be used: {error.strerror}"
+        raise ConfigError([Fault("--output", str(folder), "", problem, "a folder you can write to")]) from error
 
 
 def run_child(module: str, *arguments: object) -> None:
@@ -86,7 +77,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, default=Path("demo-output"), metavar="FOLDER", help="default: %(default)s"
     )
-    return parser.parse_args(argv)
+    wishes = parser.parse_args(argv)
+    if wishes.seed < 0:
+        parser.error(f"--seed: got {wishes.seed}; allowed: 0 or more")
+    return wishes
 
 
 def _prepare(folder: Path, seed: int) -> None:
@@ -98,6 +92,23 @@ def _prepare(folder: Path, seed: int) -> None:
     run_child("flowtuner.demo.prepare", folder, seed)
     durable.write_json(folder / MARK, {"seed": seed, "is_finished": False})
     tell(f"Prepared in {time.monotonic() - started:.0f} s: {folder / 'model'}, {folder / 'pictures'}")
+
+
+def _make_room(folder: Path, seed: int) -> bool:
+    mark = folder / MARK
+    if mark.is_file() and durable.read_json(mark) == {"seed": seed, "is_finished": False}:
+        return True
+    if folder.is_dir() and any(folder.iterdir()) and not mark.is_file() and not _is_only_ours(folder):
+        problem = "the folder holds files that are not the demo's"
+        raise ConfigError([Fault("--output", str(folder), "", problem, "a new or empty folder, or an earlier demo's")])
+    for name in PARTS:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return False
 
 
 def _is_only_ours(folder: Path) -> bool:

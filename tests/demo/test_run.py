@@ -20,6 +20,20 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"--output: the folder cannot be used: .*a folder you can write to"):
+        run.make_room(tmp_path / "file", seed=0)
+
+
+def test_a_negative_seed_is_refused_before_anything_starts(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run.run(["--seed", "-1", "--output", str(tmp_path / "demo")])
+    assert stop.value.code == 2
+    assert "--seed: got -1; allowed: 0 or more" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()
+
+
 def test_a_finished_demo_makes_room_for_the_next_and_other_files_stay(tmp_path):
     for name in ("model", "pictures", "run", "published"):
         (tmp_path / name).mkdir()
