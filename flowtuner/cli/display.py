@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from flowtuner.cli.output import tell, write_json
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, PROGRESS, PUBLISH, STAGE, VALIDATION, Event
 
+PROGRESS_EVERY_S = 10.0
 CACHE_STAGES = ("text_cache", "vae_cache")
 
 
@@ -44,14 +45,24 @@ class JsonDisplay:
 class PlainDisplay:
     """Lines with the time of day, for logs."""
 
+    def __init__(self) -> None:
+        self._progress_told = 0.0
+
     def show(self, event: Event) -> None:
-        """Writes a line if the event means something to a person."""
-        line = describe_progress(event.data) if event.type == PROGRESS else describe(event)
+        """Writes a line if the event means something to a person; progress not more often than a log can bear."""
+        line = self._describe_progress(event) if event.type == PROGRESS else describe(event)
         if line:
             tell(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {line}")
 
     def close(self) -> None:
         """Does nothing: every line is complete."""
+
+    def _describe_progress(self, event: Event) -> str | None:
+        is_last = event.data.get("step") == event.data.get("total_steps")
+        if event.time - self._progress_told < PROGRESS_EVERY_S and not is_last:
+            return None
+        self._progress_told = event.time
+        return describe_progress(event.data)
 
 
 class BarDisplay:

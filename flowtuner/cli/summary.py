@@ -69,7 +69,8 @@ class Summary:
                 older[destination] += 1
             newest[place] = data
         lines = [describe_publish(data) for data in (*failed, *newest.values())]
-        return lines + [f"{count} older checkpoints to {destination}, verified" for destination, count in older.items()]
+        counted = [(f"{count} older checkpoint{'s' * (count > 1)}", place) for place, count in older.items()]
+        return lines + [f"{checkpoints} to {place}, verified" for checkpoints, place in counted]
 
     def describe_stop(self, how: str) -> str:
         """Where the checkpoint is after a run that was stopped, and how to go on."""

@@ -20,7 +20,7 @@ PROGRESS = {"step": 12, "total_steps": 40, "loss": 0.25, "learning_rate": 1e-4, 
 
 
 def event(type: str, **data) -> Event:
-    return Event(1, 0.0, "run", type, data)
+    return Event(1, 1000.0, "run", type, data)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,15 @@ def test_plain_lines_go_to_stderr(capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert "step 12/40, loss 0.2500" in err
+
+
+def test_plain_progress_comes_every_ten_seconds_and_at_the_end(capsys):
+    display = PlainDisplay()
+    for second in range(31):
+        data = {"step": second + 1, "total_steps": 31}
+        display.show(Event(second, 1000.0 + second, "run", "training.progress", data))
+    steps = [line.split()[2] for line in capsys.readouterr().err.splitlines()]
+    assert steps == ["1/31,", "11/31,", "21/31,", "31/31,"]
 
 
 def test_json_is_one_object_per_line_on_stdout(capsys):

@@ -49,7 +49,7 @@ def test_older_checkpoints_are_counted_and_failures_always_told(tmp_path):
     failed, newest, older = summary.describe_publishing()
     assert failed == "not published: checkpoint-4 to share: disk full"
     assert newest.startswith("published checkpoint-10 to share")
-    assert older == "1 older checkpoints to share, verified"
+    assert older == "1 older checkpoint to share, verified"
 
 
 def test_a_stop_says_where_the_checkpoint_is(tmp_path):
