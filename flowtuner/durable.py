@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HASH_BLOCK_BYTES = 1 << 20
+OLD_SUFFIX = "-old-tmp"
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields a temporary neighbour of `target`; on success it is flushed and renamed, on failure removed."""
     part = target.with_name(f"{target.name}-tmp")
+    restore_replaced(_old_name(target))
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
@@ -97,8 +99,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         _swap_in(part, target)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        restore_replaced(_old_name(target))
         raise
     sync_folder(target.parent)
+
+
+def restore_replaced(old: Path) -> None:
+    """Brings a folder back that a kill caught between making way for its successor and the successor's rename."""
+    target = old.with_name(old.name.removesuffix(OLD_SUFFIX))
+    if old.is_dir() and not target.exists():
+        old.rename(target)
 
 
 def sync_tree(folder: Path) -> None:
@@ -122,12 +132,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def _swap_in(part: Path, target: Path) -> None:
-    old = target.with_name(f"{target.name}-old-tmp")
+    old = _old_name(target)
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
     part.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _old_name(target: Path) -> Path:
+    return target.with_name(target.name + OLD_SUFFIX)
 
 
 def _plain(value: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from flowtuner.engine import checkpoints
 from flowtuner.engine.adapters import attach
@@ -19,7 +22,7 @@ from flowtuner.engine.optim import create_optimizer
 from flowtuner.engine.optim.schedules import learning_rate
 from flowtuner.engine.precision import Precision
 from flowtuner.engine.seed import capture_states, restore_states, seed_everything
-from flowtuner.errors import CheckpointError
+from flowtuner.errors import CheckpointError, EngineFault
 from flowtuner.options import TrainingConfig
 
 OPTIMIZER = "optimizer.bin"
@@ -71,18 +74,62 @@ def write_parts(trainer: Trainer, folder: Path) -> None:
     torch.save(capture_states(), folder / RANDOM_STATES)
 
 
-def restore_parts(trainer: Trainer, folder: Path) -> None:
-    """Puts a trainer where the checkpoint left off."""
+def restore_parts(trainer: Trainer, folder: Path) -> list[str]:
+    """Puts a trainer where the checkpoint left off, and says which optimizer settings the checkpoint overruled."""
     state = checkpoints.read_state(folder)
+    fresh = [dict(group) for group in trainer.optimizer.param_groups]
     trainer.part.load(folder)
-    trainer.optimizer.load_state_dict(_read(folder / OPTIMIZER))
+    _restore_optimizer(trainer, folder)
     if trainer.ema:
         if not (folder / EMA_STATE).exists():
             raise CheckpointError(f"{folder.name} has no EMA weights, but use_ema is on: turn it off or start afresh.")
         trainer.ema.load_state_dict(_read(folder / EMA_STATE))
     trainer.step = state.global_step
-    trainer.micro_batches = state.micro_batches
     restore_states(_read(folder / RANDOM_STATES))
+    return [f"{name} stays {old!r} as it was saved, not {new!r}" for name, old, new in _kept_settings(trainer, fresh)]
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what the writers of weights raise on a full or broken disk into one kind of error."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # The libraries' own words name their source lines; the free space says more.
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().split("\n")[0]
+        free = shutil.disk_usage(folder.parent).free >> 20
+        raise CheckpointError(
+            f"{folder} could not be written: {reason} ({free} MiB are free there). What was saved before is whole: "
+            "free space, then start again with the same options to go on from it."
+        ) from error
+
+
+def check_weights(trainer: Trainer) -> None:
+    """Refuses weights that must not be saved: half an update, or numbers that are none."""
+    if not trainer.is_sound:
+        raise EngineFault(f"the update after step {trainer.step} was cut short; its weights are not saved")
+    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(trainer.part.state().values()))])
+    if not bool(norms.isfinite().all()):
+        raise EngineFault(
+            f"the weights hold infinite or undefined numbers after step {trainer.step} and are not saved. The last "
+            "checkpoint is whole. Lower learning_rate or max_grad_norm."
+        )
+
+
+def _restore_optimizer(trainer: Trainer, folder: Path) -> None:
+    try:
+        trainer.optimizer.load_state_dict(_read(folder / OPTIMIZER))
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{folder.name}: its optimizer state belongs to another model, optimizer or adapter: {error}"
+        ) from error
+
+
+def _kept_settings(trainer: Trainer, fresh: list[dict[str, Any]]) -> Iterator[tuple[str, Any, Any]]:
+    for wanted, group in zip(fresh, trainer.optimizer.param_groups, strict=True):
+        for name, value in wanted.items():
+            if name not in ("params", "lr") and group.get(name) != value:
+                yield name, group.get(name), value
 
 
 def _rate(config: TrainingConfig, total_steps: int, step: int) -> float:

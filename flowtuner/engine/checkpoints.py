@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,10 @@ from flowtuner.options import TrainingConfig
 
 MANIFEST = "checkpoint_manifest.json"
 STATE = "training_state.json"
-IDENTITY = (
-    "model_family",
-    "model_type",
-    "lora_type",
-    "lora_rank",
-    "optimizer",
-    "train_batch_size",
-    "gradient_accumulation_steps",
-)
+IDENTITY = ("model_family", "model_type", "optimizer", "train_batch_size", "gradient_accumulation_steps")
+LORA_IDENTITY = ("lora_type", "lora_rank", "lora_alpha", "use_dora")
+# What may differ between a run and its continuation, but hardly ever does on purpose.
+NOTED = ("pretrained_model_name_or_path", "model_flavour", "lora_target_modules", "seed")
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -37,6 +33,7 @@ class SavedState:
     seed: int
     identity: Mapping[str, Any]
     data_set: str
+    noted: Mapping[str, Any] = field(default_factory=dict)
 
 
 def folder_of(output_dir: Path, step: int) -> Path:
@@ -99,12 +96,18 @@ def find_resume_point(
         if not faults:
             return folder
         warn(f"{folder.name} is not used: {'; '.join(faults[:3])}. Going back to the one before it.")
+    if list_checkpoints(output_dir):
+        warn(f"no checkpoint in {output_dir} is whole: training starts from the beginning.")
     return None
 
 
 def identity_of(config: TrainingConfig) -> dict[str, Any]:
     """The options that a resumed run must have in common with the one that saved."""
-    return {name: getattr(config, name) for name in IDENTITY}
+    identity = {name: getattr(config, name) for name in IDENTITY}
+    if config.model_type == "lora":
+        identity |= {name: getattr(config, name) for name in LORA_IDENTITY}
+        identity["lora_alpha"] = config.lora_rank if config.lora_alpha is None else config.lora_alpha
+    return identity
 
 
 def check_identity(saved: SavedState, present: Mapping[str, Any], folder: Path) -> None:
@@ -119,6 +122,30 @@ def check_identity(saved: SavedState, present: Mapping[str, Any], folder: Path) 
             f"{folder.name} belongs to another training: {'; '.join(changed)}. Put these options back, "
             "choose another output_dir, or start afresh with --resume_from_checkpoint=none in an empty one."
         )
+
+
+def note_options(config: TrainingConfig) -> dict[str, Any]:
+    """The options whose change a resumed run should hear about."""
+    return {name: _plain(getattr(config, name)) for name in NOTED}
+
+
+def list_changes(saved: SavedState, present: Mapping[str, Any]) -> list[str]:
+    """Says which of the noted options are not what they were when the checkpoint was saved."""
+    return [
+        f"{name} was {saved.noted[name]!r}, now {value!r}{'; the old one stays in force' if name == 'seed' else ''}"
+        for name, value in present.items()
+        if name in saved.noted and saved.noted[name] != value
+    ]
+
+
+def set_aside_newer(output_dir: Path, step: int) -> list[Path]:
+    """Renames the checkpoints beyond `step`: they belong to a course of training that is not continued."""
+    # Left where they are, the next resume would take one of them, and rotation would keep them over newer work.
+    aside = []
+    for folder in list_checkpoints(output_dir):
+        if _step_of(folder) > step:
+            aside.append(folder.rename(_free_name(folder.with_name(f"{folder.name}-superseded"))))
+    return aside
 
 
 def rotate(output_dir: Path, keep: int, newest: Path) -> list[Path]:
@@ -136,9 +163,27 @@ def rotate(output_dir: Path, keep: int, newest: Path) -> list[Path]:
 
 
 def remove_leftovers(output_dir: Path) -> None:
-    """Clears what a killed save or rotation left behind."""
+    """Clears what a killed save or rotation left behind; a checkpoint caught while being replaced comes back."""
+    for old in output_dir.glob("checkpoint-*-old-tmp"):
+        durable.restore_replaced(old)
     for path in output_dir.glob("checkpoint-*-tmp"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.rpartition("-")[2])
+
+
+def _free_name(path: Path) -> Path:
+    taken = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], taken) if not name.exists())
+
+
+def _plain(value: Any) -> Any:
+    # As JSON gives it back.
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _named_checkpoint(output_dir: Path, wanted: str, hashes: bool) -> Path:

@@ -24,7 +24,7 @@ NOISE = 1
 
 @dataclass
 class Trainer:
-    """What a step works on, and the two counters from which all else follows."""
+    """What a step works on, and the one counter from which all else follows."""
 
     config: TrainingConfig
     family: Family
@@ -40,7 +40,13 @@ class Trainer:
     autocast: torch.dtype | None = None
     ema: Ema | None = None
     step: int = 0
-    micro_batches: int = 0
+    is_sound: bool = True
+    """Whether the weights are those of a finished step; only such weights may be saved."""
+
+    @property
+    def micro_batches(self) -> int:
+        """How many micro batches the finished steps have seen; one that was cut short counts for nothing."""
+        return self.step * self.config.gradient_accumulation_steps
 
     def shown_weights(self) -> contextlib.AbstractContextManager[None]:
         """Puts those weights into the model that validation shows and the release holds: EMA's, when it is used."""
@@ -50,8 +56,10 @@ class Trainer:
 def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> None:
     """Makes optimizer updates up to step `until`, or up to the first boundary after `stop` is set."""
     trainer.model.train()
+    trainer.optimizer.zero_grad(set_to_none=True)  # of a step that was cut short
     while trainer.step < until and not stop.is_set():
         loss = accumulate_gradients(trainer)
+        trainer.is_sound = False
         norm = clip_gradients(trainer.config, trainer.parameters)
         rate = trainer.rate(trainer.step)
         for group in trainer.optimizer.param_groups:
@@ -61,6 +69,7 @@ def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> 
         trainer.step += 1
         if trainer.ema:
             trainer.ema.update(trainer.step)
+        trainer.is_sound = True
         meter.record(trainer.step, loss, rate, norm)
     meter.flush()
 
@@ -69,10 +78,11 @@ def accumulate_gradients(trainer: Trainer) -> torch.Tensor:
     """Runs the micro batches of one update forward and back; returns their mean loss, still on the device."""
     count = trainer.config.gradient_accumulation_steps
     total = torch.zeros((), device=trainer.generator.device)
-    for _ in range(count):
-        batch = trainer.feed.batch(trainer.micro_batches)
+    for place in range(count):
+        number = trainer.step * count + place
+        batch = trainer.feed.batch(number)
         # The draw depends on the counter alone: a resumed run has no generator state to get wrong.
-        trainer.generator.manual_seed(mix(trainer.seed, NOISE, trainer.micro_batches))
+        trainer.generator.manual_seed(mix(trainer.seed, NOISE, number))
         with _autocast(trainer):
             loss = compute_loss(
                 trainer.family,
@@ -85,7 +95,6 @@ def accumulate_gradients(trainer: Trainer) -> torch.Tensor:
             )
         (loss / count).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-        trainer.micro_batches += 1
     return total / count
 
 

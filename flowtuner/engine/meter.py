@@ -29,6 +29,7 @@ class Meter:
         self._pending: list[tuple[int, torch.Tensor, float, torch.Tensor | None]] = []
         self._flushed_at = clock()
         self._speed = 0.0
+        self._fault: str | None = None
         self.loss = math.nan
 
     def record(self, step: int, loss: torch.Tensor, rate: float, norm: torch.Tensor | None) -> None:
@@ -42,7 +43,9 @@ class Meter:
         self._flushed_at = self._clock()
 
     def flush(self) -> None:
-        """Reads what is pending, reports it, and refuses a loss that is not a number."""
+        """Reads what is pending, reports it, and refuses a loss that is not a number, from then on every time."""
+        if self._fault:
+            raise EngineFault(self._fault)
         if not self._pending:
             return
         pending, self._pending = self._pending, []
@@ -56,10 +59,11 @@ class Meter:
 
     def _report(self, step: int, loss: float, rate: float, norm: torch.Tensor | None) -> None:
         if not math.isfinite(loss):
-            raise EngineFault(
+            self._fault = (
                 f"the loss became {loss} at step {step}: training would only destroy the weights. The last "
                 "checkpoint is whole. Lower learning_rate, set mixed_precision=bf16 or no, or lower max_grad_norm."
             )
+            raise EngineFault(self._fault)
         self.loss = loss
         gradient = None if norm is None else float(norm)
         self._emit(METRIC, {"step": step, "loss": loss, "learning_rate": rate, "grad_norm": gradient})

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flowtuner.engine import checkpoints
-from flowtuner.engine.assembly import assemble, restore_parts, write_parts
+from flowtuner.engine.assembly import assemble, check_weights, restore_parts, write_parts, writing
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
@@ -79,15 +79,20 @@ class Session:
         in_epoch = steps_per_epoch(self.config, sampler.micro_batches_per_epoch)
 
         self._report_stage("init_load_base_model", "running", "loading the model")
-        self._trainer = assemble(
+        trainer = assemble(
             self.config, self._family, self._precision, self._device, seed, total_steps, library.open_feed
         )
         self._report_stage("init_load_base_model", "completed", "model loaded")
         if point and saved:
-            self._resume(self._trainer, point, saved)
-        self._saved_step = self._trainer.step
+            self._resume(trainer, point, saved)
+        self._set_aside(trainer.step)
+        if trainer.step > total_steps:
+            self._warn(f"step {trainer.step} is already beyond the {total_steps} steps asked for: nothing is trained.")
+        # Only now: a trainer that is half restored must not be saved by a stop.
+        self._trainer = trainer
+        self._saved_step = trainer.step
         self._meter = Meter(self._emit, total_steps, in_epoch, wall_clock)
-        return {"step": self._trainer.step, "total_steps": total_steps, "steps_per_epoch": in_epoch}
+        return {"step": trainer.step, "total_steps": total_steps, "steps_per_epoch": in_epoch}
 
     def train(self, until: int) -> dict[str, Any]:
         """Trains up to a step, or to the next step if a stop was asked for."""
@@ -98,7 +103,9 @@ class Session:
 
     def save_checkpoint(self) -> dict[str, Any]:
         """Saves the present step, then lets the oldest checkpoint go."""
-        trainer, _ = self._ready()
+        trainer, meter = self._ready()
+        meter.flush()
+        check_weights(trainer)
         folder = checkpoints.folder_of(self.output_dir, trainer.step)
         self._report_stage("checkpoint_save", "running", folder.name)
         state = checkpoints.SavedState(
@@ -108,9 +115,11 @@ class Session:
             seed=trainer.seed,
             identity=checkpoints.identity_of(self.config),
             data_set=self._library.digest,
+            noted=checkpoints.note_options(self.config),
         )
         about = {name: getattr(self.config, name) for name in ("model_family", "model_flavour", "model_type")}
-        checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part), about)
+        with writing(folder):
+            checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part), about)
         checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder)
         self._saved_step = trainer.step
         self._report_stage("checkpoint_save", "completed", folder.name)
@@ -144,7 +153,8 @@ class Session:
         """Writes the final weights, those that validation showed, in the layout that inference loads."""
         trainer, _ = self._ready()
         self._report_stage("model_save", "running", "writing the final weights")
-        with trainer.shown_weights():
+        check_weights(trainer)
+        with trainer.shown_weights(), writing(self.output_dir / "the release"):
             trainer.part.save_release(self.output_dir)
         self._report_stage("model_save", "completed", "final weights written")
         return self._announce(self.output_dir, is_final=True)
@@ -161,8 +171,14 @@ class Session:
         checkpoints.check_identity(saved, checkpoints.identity_of(self.config), point)
         if saved.data_set != self._library.digest:
             self._warn(f"the data set changed since {point.name}: training goes on with the new one.")
-        restore_parts(trainer, point)
+        changes = checkpoints.list_changes(saved, checkpoints.note_options(self.config))
+        for change in [*changes, *restore_parts(trainer, point)]:
+            self._warn(f"resuming from {point.name}: {change}.")
         self._report_stage("init_resume_checkpoint", "completed", f"resumed from {point.name}")
+
+    def _set_aside(self, step: int) -> None:
+        for folder in checkpoints.set_aside_newer(self.output_dir, step):
+            self._warn(f"training goes on from step {step}; a checkpoint beyond it was set aside as {folder.name}.")
 
     def _ready(self) -> tuple[Trainer, Meter]:
         if self._trainer is None or self._meter is None:

@@ -96,3 +96,27 @@ def test_another_training_is_refused_by_name_of_the_option(tmp_path):
     with pytest.raises(CheckpointError, match="train_batch_size was 2, now 4"):
         checkpoints.check_identity(STATE, {"model_type": "full", "train_batch_size": 4}, folder)
     checkpoints.check_identity(STATE, {"model_type": "full", "train_batch_size": 2}, folder)
+
+
+def test_a_checkpoint_caught_while_being_replaced_comes_back(tmp_path):
+    folder = write(tmp_path, 3)
+    folder.rename(tmp_path / "checkpoint-3-old-tmp")  # killed after the old one made way, before the new one took it
+    (tmp_path / "checkpoint-3-tmp").mkdir()
+    checkpoints.remove_leftovers(tmp_path)
+    assert checkpoints.find_faults(folder) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_a_checkpoint_that_was_replaced_leaves_nothing_behind(tmp_path):
+    write(tmp_path, 3, text="new")
+    (tmp_path / "checkpoint-3-old-tmp").mkdir()  # killed after the new one took its place
+    checkpoints.remove_leftovers(tmp_path)
+    assert (tmp_path / "checkpoint-3" / "weights.bin").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_latest_without_a_whole_checkpoint_says_that_it_starts_afresh(tmp_path):
+    (write(tmp_path, 3) / "weights.bin").unlink()
+    warnings = []
+    assert checkpoints.find_resume_point(tmp_path, "latest", warnings.append) is None
+    assert "starts from the beginning" in warnings[-1]

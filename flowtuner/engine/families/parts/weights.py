@@ -52,11 +52,14 @@ def copy_into(named: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Ten
     """Copies tensors into those of the same names, and refuses a set that does not fit exactly."""
     missing = sorted(set(named) - set(tensors))
     wrong = [name for name in named if name in tensors and named[name].shape != tensors[name].shape]
-    if missing or wrong:
-        problem = f"lacks {missing[0]}" if missing else f"has another shape for {wrong[0]}"
+    surplus = sorted(set(tensors) - set(named))
+    if missing or wrong or surplus:
+        problems = [f"lacks {name}" for name in missing]
+        problems += [f"has another shape for {name}" for name in wrong]
+        problems += [f"also holds {name}" for name in surplus]
         raise CheckpointError(
-            f"{origin} {problem} ({len(missing)} missing, {len(wrong)} of another shape): it was made with another "
-            "model or other adapter options"
+            f"{origin} {problems[0]} ({len(missing)} missing, {len(wrong)} of another shape, {len(surplus)} too many): "
+            "it was made with another model or other adapter options"
         )
     with torch.no_grad():
         for name, tensor in named.items():
