@@ -5,7 +5,7 @@ import importlib.util
 import re
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,12 @@ def test_files_and_functions_stay_readable():
                 length = (node.end_lineno or 0) - node.lineno + 1
                 long += [f"{path}: {node.name} has {length} lines"] if length > HARD_FUNCTION_LINES else []
     assert long == []
+
+
+@pytest.mark.parametrize("name", ["flowtuner", "simpletuner", "simpletuner-train"])
+def test_the_commands_are_installed_under_all_their_names(name):
+    (command,) = entry_points(group="console_scripts", name=name)
+    assert callable(command.load())
 
 
 def test_the_makefile_names_every_target_people_rely_on():

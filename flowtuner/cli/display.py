@@ -140,7 +140,8 @@ def describe_publish(data: dict[str, Any]) -> str:
     """What became of one upload."""
     what = f"{data.get('what')} to {data.get('destination')}"
     if data.get("state") == "verified" or data.get("verified"):
-        size = f"{data.get('files')} files, {format_bytes(data.get('bytes') or 0)}"
+        files = data.get("files") or 0
+        size = f"{files} file{'' if files == 1 else 's'}, {format_bytes(data.get('bytes') or 0)}"
         return f"published {what}: {size}, verified, {data.get('uri') or 'no address'}"
     return f"not published: {what}: {data.get('message') or data.get('state')}"
 
