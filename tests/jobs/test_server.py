@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,22 @@ class User:
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        line = self.process.stdout.readline()
+        assert line, f"it ended with exit code {self.process.wait()} before it had a server"
+        return dict(json.loads(line))
 
     def leave(self) -> dict[str, Any]:
         answer, _ = self.process.communicate(b"\n", timeout=60)
         return dict(json.loads(answer))
+
+
+@pytest.fixture
+def users(tmp_path: Path) -> Iterator[list[User]]:
+    present = [User(tmp_path) for _ in range(3)]
+    yield present
+    for user in present:
+        user.process.kill()
+        user.process.communicate()
 
 
 def is_alive(pid: int) -> bool:
@@ -54,8 +65,7 @@ def is_alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_runs_that_start_together_share_one_server_and_the_last_ends_it(tmp_path: Path) -> None:
-    users = [User(tmp_path) for _ in range(3)]
+def test_runs_that_start_together_share_one_server_and_the_last_ends_it(users: list[User]) -> None:
     answers = [user.read() for user in users]
     assert len({(answer["url"], answer["pid"]) for answer in answers}) == 1
     url, pid = answers[0]["url"], answers[0]["pid"]
