@@ -15,6 +15,7 @@ from typing import Any
 from flowtuner.cli.display import open_display
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell, write
+from flowtuner.cli.reach import require_answer
 from flowtuner.cli.stops import Preempted, Stops
 from flowtuner.cli.summary import Summary
 from flowtuner.cli.watch import Watch
@@ -95,6 +96,8 @@ def _load(entrypoint: str) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _server() -> Iterator[ServerAddress]:
     with prefect_server() as address:
+        if not address.is_ours:
+            require_answer(address.api_url)
         if "prefect" in sys.modules:  # the check of a destination imported it before the server's address was known
             from prefect.context import refresh_global_settings_context
 
@@ -137,8 +140,9 @@ def _report_end(summary: Summary, ending: _Ending, seconds: float, as_json: bool
         tell(f"flowtuner: {ending.message}")
         if newest := summary.checkpoint:
             tell(f"The newest checkpoint is {newest}; once the cause is gone the same command goes on from there.")
-        if ending.code == Exit.FAILED:
-            tell(f"Logs: {summary.output_dir / 'logs'}")
+        logs = summary.output_dir / "logs"
+        if ending.code == Exit.FAILED and logs.is_dir():
+            tell(f"Logs: {logs}")
         return ending.code
     say = tell if as_json else write
     for line in summary.describe_results(seconds):

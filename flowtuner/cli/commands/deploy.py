@@ -8,6 +8,7 @@ from pathlib import Path
 from flowtuner.cli.arguments import make_parser
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell, write
+from flowtuner.cli.reach import require_answer
 from flowtuner.jobs.settings import find_api_url
 
 
@@ -17,12 +18,14 @@ def run(argv: Sequence[str]) -> int:
     parser.add_argument("--working-dir", metavar="FOLDER", type=Path, help="where config/ is (default: here)")
     parser.add_argument("--pool", default="flowtuner", help="the work pool (default: %(default)s)")
     known = parser.parse_args(argv)
-    if not find_api_url():
+    api_url = find_api_url()
+    if not api_url:
         tell(
             "flowtuner: no Prefect server is configured. Set PREFECT_API_URL, or choose a profile of Prefect's, "
             "or run `flowtuner server`, which starts one and deploys to it."
         )
         return Exit.CONFIGURATION
+    require_answer(api_url)
 
     from flowtuner.jobs.deploy import deploy
 

@@ -15,6 +15,7 @@ from flowtuner.cli.arguments import make_parser
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell, write
 from flowtuner.cli.processes import RUN, find_children
+from flowtuner.cli.reach import require_answer
 from flowtuner.engine.launch import wait_for_end
 from flowtuner.jobs.server import ServerAddress, prefect_server
 
@@ -28,6 +29,8 @@ def run(argv: Sequence[str]) -> int:
     known = parser.parse_args(argv)
     tell("starting the Prefect server ...")
     with contextlib.suppress(KeyboardInterrupt), _stopped_by_sigterm(), prefect_server() as address:
+        if not address.is_ours:
+            require_answer(address.api_url)
         from flowtuner.jobs.deploy import deploy
 
         report = deploy(known.working_dir)
