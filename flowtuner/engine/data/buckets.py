@@ -9,6 +9,7 @@ from flowtuner.engine.data.sample import Plan, Size
 from flowtuner.engine.data.settings import CropSettings
 
 SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+MOST_SQUARES = 16
 
 
 def turn_size(size: Size, orientation: int) -> Size:
@@ -28,12 +29,27 @@ def find_exclusion(size: Size, settings: CropSettings) -> str | None:
         return f"aspect ratio {aspect:.2f} is below minimum_aspect_ratio {settings.minimum_aspect:g}"
     if settings.maximum_aspect is not None and aspect > settings.maximum_aspect:
         return f"aspect ratio {aspect:.2f} is above maximum_aspect_ratio {settings.maximum_aspect:g}"
+    if excess := _find_excess(size, settings):
+        return excess
     if settings.max_upscale is not None:
         bucket = find_bucket(aspect, settings)
         scale = max(bucket[0] / width, bucket[1] / height)
         if scale > 1 + settings.max_upscale:
             return f"{width}x{height} would be enlarged {scale:.2f} times, above max_upscale_threshold"
     return None
+
+
+def _find_excess(size: Size, settings: CropSettings) -> str | None:
+    # A picture of one row becomes a bucket of gigabytes, which would end the whole run.
+    if settings.crop and settings.aspect != "preserve":
+        return None
+    bucket, square = find_bucket(size[0] / size[1], settings), find_bucket(1.0, settings)
+    if bucket[0] * bucket[1] <= MOST_SQUARES * square[0] * square[1]:
+        return None
+    return (
+        f"{size[0]}x{size[1]} is too long: at {bucket[0]}x{bucket[1]} it would have more than {MOST_SQUARES} times "
+        "the pixels of a square one; cut it up"
+    )
 
 
 def make_plan(size: Size, orientation: int, content: str, settings: CropSettings) -> Plan:

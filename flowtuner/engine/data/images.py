@@ -33,6 +33,7 @@ TURNS = {
 }
 # Decoding to a fraction of the size is what JPEG is quick at; twice the wanted size leaves Lanczos enough to work with.
 DRAFT_GAP = 2.0
+LARGEST_BYTE, LARGEST_WORD = 255, 65535
 REDUCING_GAP = 3.0
 
 # What Pillow's many decoders raise on files that are not what they claim.
@@ -90,6 +91,10 @@ def probe_image(data: bytes) -> ImageFacts:
         raise UnusableImageError(_explain(error)) from error
     if width < 1 or height < 1:
         raise UnusableImageError(f"it has no pixels ({width}x{height})")
+    if image.mode == "F" or (image.mode == "I" and _brightest(image) > LARGEST_WORD):
+        raise UnusableImageError(
+            "it holds 32-bit numbers, and which of them is white is not known; save it with 8 bits"
+        )
     return ImageFacts(hashlib.sha256(data).hexdigest(), width, height, _read_orientation(image))
 
 
@@ -133,14 +138,18 @@ def _render(data: bytes, sample: Sample) -> Image.Image:
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any picture as RGB: transparency on white, 16 bits scaled to 8."""
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and _brightest(image) > LARGEST_BYTE):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
+
+
+def _brightest(image: Image.Image) -> int:
+    return int(np.asarray(image).max())
 
 
 def _clip(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[float, float, float, float]:

@@ -23,7 +23,7 @@ from flowtuner.options import DatasetEntry, TrainingConfig
 __all__ = ["Plan", "Quarantined", "Sample", "Scan", "scan_datasets"]
 
 MEMO_FILE = "pictures.json"
-MEMO_VERSION = "1"
+MEMO_VERSION = "2"
 REPORT_INTERVAL_S = 1.0
 NAMED_FAULTS = 5
 

@@ -114,6 +114,15 @@ def test_exclusions(settings, reason):
     assert found is None if reason is None else reason in found
 
 
+@pytest.mark.parametrize(("size", "values"), [((5000, 1), {}), ((20, 8000), {"crop": True, "aspect": "preserve"})])
+def test_a_picture_too_long_for_any_memory_is_left_out(size, values):
+    settings = CropSettings(by_edge=True, resolution=512, **values)
+    assert "is too long" in find_exclusion(size, settings)
+    assert find_exclusion(size, CropSettings(by_edge=True, resolution=512, crop=True)) is None  # a square of it will do
+    assert find_exclusion((4000, 400), settings) is None
+    assert find_exclusion(size, CropSettings(by_edge=False, resolution=1.0)) is None  # areas bound themselves
+
+
 def test_units(make_entry, make_config):
     entry = make_entry(resolution=1024, resolution_type="pixel_area", minimum_image_size=512, maximum_image_size=4)
     crop = resolve_dataset(entry, make_config(target_downsample_size=2048)).crop

@@ -175,3 +175,21 @@ def test_any_bytes_are_either_pixels_or_refused(tmp_path, form):
             assert str(error)
         else:
             assert pixels.shape == (3, 24, 32) and np.isfinite(pixels).all()
+
+
+def test_a_transparent_colour_of_an_rgb_picture_becomes_white(tmp_path):
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "keyed.png", transparency=(255, 0, 0))
+    assert tuple(as_bytes(load_pixels(sample_of(tmp_path / "keyed.png")))[0, 0]) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(77, 77), (0x8012, 128)])
+def test_wide_integers_are_eight_or_sixteen_bits(tmp_path, value, shown):
+    Image.fromarray(np.full((8, 8), value, dtype=np.int32)).save(tmp_path / "wide.tif")
+    assert as_bytes(load_pixels(sample_of(tmp_path / "wide.tif")))[0, 0, 0] == shown
+
+
+@pytest.mark.parametrize("pixels", [np.full((8, 8), 0.5, np.float32), np.full((8, 8), 1 << 20, np.int32)])
+def test_numbers_without_a_known_white_are_refused_not_guessed(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "numbers.tif")
+    with pytest.raises(UnusableImageError, match="which of them is white is not known"):
+        sample_of(tmp_path / "numbers.tif")
