@@ -28,6 +28,10 @@ PIXELS_AT_ONCE = 1 << 20
 """How much is drawn in one go: one picture of a megapixel, or many small ones."""
 
 
+class DrawingStoppedError(FlowtunerError):
+    """The run was stopped in the middle of a picture."""
+
+
 @dataclass(frozen=True)
 class Shot:
     """One picture to draw."""
@@ -64,7 +68,7 @@ def run_validation(
     try:
         shots = list(_plan(config, step))
         folder.mkdir(parents=True, exist_ok=True)
-        with _undisturbed(model, config, ema_weights):
+        with _undisturbed(model, config, ema_weights), _interruptible(model, is_stopped):
             for shot, image in _draw(family, model, vae_loader, embeds, config, shots, is_stopped):
                 path = folder / shot.file_name(step)
                 image.save(path)
@@ -75,7 +79,8 @@ def run_validation(
             save_sheet(tiles, f"step {step}", sheet)
     except (FlowtunerError, RuntimeError, OSError, ValueError, MemoryError) as problem:
         # An out-of-memory error of torch is a RuntimeError.
-        error = f"{type(problem).__name__}: {problem}"
+        if not isinstance(problem, DrawingStoppedError):
+            error = f"{type(problem).__name__}: {problem}"
     if error is None and len(images) < len(shots):
         error = f"stopped on request after {len(images)} of {len(shots)} pictures"
     prompts = tuple(dict.fromkeys(shot.prompt.prompt for shot in shots))
@@ -141,6 +146,21 @@ def _batches(shots: list[Shot]) -> Iterator[list[Shot]]:
         batch = [shot for shot in shots[start : start + count] if shot.size == size]
         yield batch
         start += len(batch)
+
+
+@contextlib.contextmanager
+def _interruptible(model: torch.nn.Module, is_stopped: Callable[[], bool]) -> Iterator[None]:
+    """Ends a picture within one denoising step of a stop: whoever cancels a run waits for its engine."""
+
+    def check(*unused: object) -> None:
+        if is_stopped():
+            raise DrawingStoppedError("stopped on request")
+
+    hook = model.register_forward_pre_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 @contextlib.contextmanager

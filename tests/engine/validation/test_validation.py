@@ -218,6 +218,20 @@ def test_a_stop_ends_between_pictures(studio, tmp_path):
     assert report.error == "stopped on request after 0 of 2 pictures"
 
 
+def test_a_stop_ends_a_long_picture_within_a_step(studio, tmp_path):
+    stage = studio(validation_num_inference_steps=1000)
+    looks = []
+
+    def is_stopped():
+        looks.append(1)
+        return len(looks) > 4
+
+    report = stage.run(tmp_path, is_stopped=is_stopped)
+    assert report.error == "stopped on request after 0 of 2 pictures"
+    assert len(looks) == 5
+    assert not stage.model._forward_pre_hooks
+
+
 def test_no_prompts_load_nothing(studio, tmp_path):
     stage = studio(validation_prompt=None)
     report = stage.run(tmp_path, vae_loader=raise_error(AssertionError("loaded")))
