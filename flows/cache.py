@@ -9,8 +9,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 
+from flows.form import ConfigFile, EnvName, TrainingValues
 from flows.naming import name_run
-from flows.train import TrainingValues
 from tasks.cache import cache_latents, cache_text
 from tasks.cancellation import RunCancelledError
 from tasks.preflight import check_run
@@ -19,9 +19,9 @@ from tasks.run import open_run
 
 @flow(name="cache", flow_run_name=name_run)
 def cache(
+    env: EnvName = None,
+    config_file: ConfigFile = None,
     config: TrainingValues = {},  # noqa: B006
-    env: str | None = None,
-    config_file: str | None = None,
 ) -> dict[str, Any] | State[None]:
     """Encodes captions and pictures that are not cached yet, and trains nothing."""
     checked = check_run(config, env, config_file, will_publish=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import WithJsonSchema
 
 from flowtuner.options import training_schema
 
@@ -33,7 +35,10 @@ FIRST = (
     "validation_resolution",
     "publishing_config",
 )
-ABOUT = "The options of a run, as in config.json. `env` or `config_file` may hold them instead; what is set here wins."
+NEEDED = "Needed, here or in the file."
+ABOUT = "The options of a run, as in config.json: what is set here wins over the file, what is left empty is not sent."
+ABOUT_ENV = "The name of a folder below config/ that holds config.json, such as mine for config/mine/config.json."
+ABOUT_FILE = "Or the path of a configuration file, JSON or TOML."
 
 
 def form_schema() -> dict[str, Any]:
@@ -42,18 +47,38 @@ def form_schema() -> dict[str, Any]:
     known = schema["properties"]
     names = [name for name in FIRST if name in known]
     names += [name for name, field in known.items() if name not in FIRST and _has_effect(field)]
-    fields = {name: _without_default(known[name]) for name in names}
+    fields = {name: _shown(name, known[name], name in schema["required"]) for name in names}
     return schema | {"description": ABOUT, "properties": fields, "additionalProperties": True, "required": []}
 
 
 def _has_effect(field: dict[str, Any]) -> bool:
-    return field.get("x-status") != "accepted" or bool(field.get("x-built"))
+    built = field.get("x-built", ())
+    return len(built) > 1 if built else field.get("x-status") != "accepted"
 
 
-def _without_default(field: dict[str, Any]) -> dict[str, Any]:
-    # A form sends the defaults it shows as if somebody had chosen them, and two defaults may exclude each other.
-    shown = dict(field)
+def _shown(name: str, field: dict[str, Any], is_needed: bool) -> dict[str, Any]:
+    # A form sends the defaults it shows as if somebody had chosen them: they would win over the file, and two defaults
+    # may exclude each other.
+    shown = _without_none(field) | {"title": name}
     default = shown.pop("default", None)
-    if default not in (None, "", [], {}):
-        shown["description"] = f"{shown.get('description', '')} Default: {json.dumps(default)}."
-    return shown
+    about = [str(field.get("description", ""))]
+    about += [NEEDED] if is_needed else []
+    about += [f"Default: {json.dumps(default)}."] if default not in (None, "", [], {}) else []
+    if "enum" in shown and "x-built" in shown:
+        shown["enum"] = [choice for choice in shown["enum"] if choice in shown["x-built"]]
+    return shown | {"description": " ".join(about)}
+
+
+def _without_none(field: dict[str, Any]) -> dict[str, Any]:
+    # An empty field says None already; a union with it would be shown as a switch above every field.
+    choices: list[dict[str, Any]] = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
+    rest: dict[str, Any] = {key: value for key, value in field.items() if key != "anyOf"}
+    if len(choices) == 1:
+        return rest | choices[0]
+    return rest | {"anyOf": choices} if choices else rest
+
+
+# Plain types at run time, so that every spelling and every mistake reaches `options.load`; the UI still shows a form.
+TrainingValues = Annotated[dict[str, Any], WithJsonSchema(form_schema())]
+EnvName = Annotated[str | None, WithJsonSchema({"type": "string", "description": ABOUT_ENV})]
+ConfigFile = Annotated[str | None, WithJsonSchema({"type": "string", "description": ABOUT_FILE})]

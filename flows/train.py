@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any
+from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
-from pydantic import WithJsonSchema
 
 from flows.crash import report_crash
-from flows.form import form_schema
+from flows.form import ConfigFile, EnvName, TrainingValues
 from flows.naming import name_run
 from tasks.cache import cache_latents, cache_text
 from tasks.cancellation import RunCancelledError
@@ -27,10 +26,6 @@ from tasks.validate import validate
 UPLOADS_AT_ONCE = 4
 
 
-# A plain dict at run time, so that every spelling and every mistake reaches `options.load`; the UI still shows a form.
-TrainingValues = Annotated[dict[str, Any], WithJsonSchema(form_schema())]
-
-
 @flow(
     name="train",
     flow_run_name=name_run,
@@ -38,9 +33,9 @@ TrainingValues = Annotated[dict[str, Any], WithJsonSchema(form_schema())]
     on_crashed=[report_crash],
 )
 def train(
+    env: EnvName = None,
+    config_file: ConfigFile = None,
     config: TrainingValues = {},  # noqa: B006
-    env: str | None = None,
-    config_file: str | None = None,
 ) -> dict[str, Any] | State[None]:
     """Trains, validates and publishes a model; Completed means that every required destination holds it, verified."""
     checked = check_run(config, env, config_file)

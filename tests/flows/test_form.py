@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from flows.form import FIRST, form_schema
+from typing import Any
+
+import pytest
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+
+from flows.cache import cache
+from flows.form import FIRST, NEEDED, form_schema
+from flows.train import train
 
 
 def test_the_usual_options_come_first_and_nothing_is_preset() -> None:
@@ -18,3 +26,25 @@ def test_options_without_an_effect_are_left_out() -> None:
     fields = form_schema()["properties"]
     assert "push_to_hub" not in fields
     assert {"use_ema", "gradient_checkpointing", "caption_dropout_probability"} <= fields.keys()
+    assert "ema_validation" not in fields  # has one choice so far
+    assert fields["mixed_precision"]["enum"] == ["no", "bf16"]
+
+
+def test_a_field_is_called_as_in_a_file_and_says_when_it_is_needed() -> None:
+    fields = form_schema()["properties"]
+    assert fields["output_dir"]["title"] == "output_dir"
+    assert fields["output_dir"]["description"].endswith(NEEDED)
+    assert NEEDED not in fields["learning_rate"]["description"]
+
+
+def test_an_empty_field_needs_no_switch_to_none() -> None:
+    fields = form_schema()["properties"]
+    assert fields["seed"]["type"] == "integer"
+    assert [choice["type"] for choice in fields["instance_prompt"]["anyOf"]] == ["string", "array"]
+
+
+@pytest.mark.parametrize("flow", [train, cache])
+def test_the_form_asks_for_the_file_first(flow: Flow[..., Any]) -> None:
+    shown = parameter_schema(flow).properties
+    assert sorted(shown, key=lambda name: shown[name]["position"]) == ["env", "config_file", "config"]
+    assert shown["env"]["description"]
