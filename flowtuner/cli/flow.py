@@ -75,6 +75,7 @@ def _run(call: FlowCall, summary: Summary, ending: _Ending, as_json: bool) -> No
 
 
 def _call(call: FlowCall, ending: _Ending) -> None:
+    import httpx
     from prefect.exceptions import CancelledRun, PrefectException
 
     try:
@@ -83,6 +84,8 @@ def _call(call: FlowCall, ending: _Ending) -> None:
         ending.code, ending.message = Exit.INTERRUPTED, "cancelled"
     except PrefectException as error:
         ending.message = f"{type(error).__name__}: {error}"
+    except httpx.HTTPError as error:
+        ending.message = f"the Prefect server stopped answering: {error or type(error).__name__}"
     else:
         ending.code = Exit.OK
 
