@@ -22,6 +22,14 @@ def tiny_model(tmp_path_factory) -> Path:
     return open_family("pixart_sigma").tiny(tmp_path_factory.mktemp("models") / "pixart")
 
 
+@pytest.fixture(scope="session")
+def tiny_flux(tmp_path_factory) -> Path:
+    """A Flux of two million parameters, built offline."""
+    from flowtuner.engine.families import open_family
+
+    return open_family("flux").tiny(tmp_path_factory.mktemp("models") / "flux")
+
+
 @pytest.fixture
 def pictures(tmp_path) -> Path:
     """Sixteen captioned 32-pixel pictures."""

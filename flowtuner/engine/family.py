@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # the preflight reads families without paying for torch
     import torch
     from PIL.Image import Image
 
-    from flowtuner.engine.diffusion.schedule import Schedule
+    from flowtuner.engine.diffusion.schedule import NoiseSchedule
+    from flowtuner.errors import Fault
     from flowtuner.options import TrainingConfig
 
 Prediction = Literal["epsilon", "v_prediction", "flow_matching"]
@@ -56,7 +57,9 @@ class Family(ABC):
     default_flavour: ClassVar[str]
     component: ClassVar[str] = "transformer"
     prediction: ClassVar[Prediction]
-    lora_targets: ClassVar[tuple[str, ...]]
+    lora_targets: tuple[str, ...]
+    """Layers that get an adapter, by the ends of their names."""
+
     max_text_tokens: int
     """Longest prompt: the family's own, unless `tokenizer_max_length` says otherwise."""
 
@@ -67,6 +70,9 @@ class Family(ABC):
         self.config = config
         if config.tokenizer_max_length:
             self.max_text_tokens = config.tokenizer_max_length
+
+    takes_references = False
+    """Whether it can be trained on pairs: pictures to draw, and pictures to draw them after."""
 
     @abstractmethod
     def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:
@@ -84,12 +90,16 @@ class Family(ABC):
     def collate_text(self, rows: Sequence[Rows]) -> Rows:
         """Stacks the rows of a batch, padded to its longest prompt only, with the mask that makes this exact."""
 
+    def draw_inputs(self, count: int, generator: torch.Generator) -> Rows:
+        """What else a micro batch of this size is told, drawn anew each time; most models are told nothing."""
+        return {}
+
     @abstractmethod
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The model's prediction, shaped as the latents."""
 
     @abstractmethod
-    def noise_schedule(self) -> Schedule:
+    def noise_schedule(self) -> NoiseSchedule:
         """How noise was mixed into this model's training pictures."""
 
     @abstractmethod
@@ -137,6 +147,11 @@ class Family(ABC):
     @abstractmethod
     def save_pipeline(self, model: torch.nn.Module, target: Path) -> None:
         """Writes a complete diffusers folder: the trained model, all else as it was in the source."""
+
+    @classmethod
+    def find_limits(cls, config: TrainingConfig) -> list[Fault]:
+        """Says, without torch, which option values this family cannot work with."""
+        return []
 
     @classmethod
     @abstractmethod

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from flowtuner.engine.adapters import TrainedPart
-from flowtuner.engine.diffusion import Schedule, compute_loss
+from flowtuner.engine.diffusion import NoiseSchedule, compute_loss
 from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
@@ -33,7 +33,7 @@ class Trainer:
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     rate: Callable[[int], float]
-    schedule: Schedule
+    schedule: NoiseSchedule
     feed: Feed
     generator: torch.Generator
     seed: int

@@ -89,6 +89,9 @@ def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
     except ConfigError as error:
         yield from (Finding("error", fault.option, str(fault)) for fault in error.faults)
         return
+    yield from (Finding("error", fault.option, str(fault)) for fault in family.find_limits(config))
+    if config.snr_gamma and family.prediction == "flow_matching":
+        yield Finding("warning", "snr_gamma", "snr_gamma has no effect on a family that is trained by flow matching.")
     folder = Path(source).expanduser()
     if folder.is_dir():
         for fault in family.check_source(folder):

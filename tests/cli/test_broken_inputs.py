@@ -11,7 +11,7 @@ from flowtuner.cli.main import main
 OPTIONS = {
     "unknown option": ({"sedd": 1}, "sedd: is no known option", "seed"),
     "unknown family": ({"model_family": "pixelart"}, "model_family", "pixart_sigma"),
-    "a family without an engine": ({"model_family": "flux"}, "model_family", "does not support it yet"),
+    "a family without an engine": ({"model_family": "hidream"}, "model_family", "does not support it yet"),
     "no family": ({"model_family": None}, "model_family", "is required"),
     "no type": ({"model_type": None}, "model_type", "is required"),
     "no output": ({"output_dir": None}, "output_dir", "is required"),

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import flowtuner
+from flowtuner.engine.families import supported
 from flowtuner.options import load
 
 CONFIG = Path(flowtuner.__file__).parent / "config"
@@ -20,14 +21,14 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_examples_travel_with_the_package():
-    assert {"demo", "pixart_sigma_full", "pixart_sigma_lora"} <= set(EXAMPLES)
+    assert {"demo", "flux_lora", "pixart_sigma_full", "pixart_sigma_lora"} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_loads_without_a_warning(name, place):
     environ = {**os.environ, "FLOWTUNER_DEMO_DIR": str(place)}
     loaded = load(config_file=CONFIG / "examples" / name / "config.json", environ=environ)
-    assert loaded.config.model_family == "pixart_sigma"
+    assert loaded.config.model_family in supported()
     assert loaded.datasets
     assert loaded.config.publishing_config[0]["provider"] == "folder"
     assert loaded.warnings == ()

@@ -25,10 +25,26 @@ MODES = {
     "lora, bf16 base": {"model_type": "lora", "lora_rank": 4, "mixed_precision": "bf16", "use_ema": True},
 }
 
+FLUX_MODES = [
+    pytest.param({"flow_schedule_shift": 1.7, "gradient_checkpointing": True}, id="full", marks=pytest.mark.slow),
+    pytest.param(
+        {"model_type": "lora", "lora_rank": 4, "lora_dropout": 0.2, "flux_guidance_mode": "random-range"}, id="lora"
+    ),
+]
+
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
 def test_resumed_equals_uninterrupted_to_the_byte(start, tiny_run, mode):
-    values = tiny_run | mode
+    check_resume(start, tiny_run | mode)
+
+
+@pytest.mark.parametrize("mode", FLUX_MODES)
+def test_flux_resumes_to_the_byte(start, tiny_run, tiny_flux, mode):
+    check_resume(start, tiny_run | {"model_family": "flux", "pretrained_model_name_or_path": str(tiny_flux)} | mode)
+
+
+def check_resume(start, values):
+    """Trains in one go, and in three lives of which the first loses a step."""
     straight = start(values, "straight")
     straight.session.train(6)
     first = start(values, "resumed")

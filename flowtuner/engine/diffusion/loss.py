@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from flowtuner.engine.diffusion.schedule import Schedule
+    from flowtuner.engine.diffusion.schedule import NoiseSchedule
     from flowtuner.engine.family import Family, Rows
     from flowtuner.options import TrainingConfig
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def compute_loss(
     family: Family,
     model: torch.nn.Module,
-    schedule: Schedule,
+    schedule: NoiseSchedule,
     latents: torch.Tensor,
     text: Rows,
     generator: torch.Generator,
@@ -29,7 +29,8 @@ def compute_loss(
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(device)
     timesteps = schedule.sample_timesteps(len(latents), generator).to(device)
     noisy = schedule.add_noise(clean, noise, timesteps).to(latents.dtype)
-    prediction = family.predict(model, noisy, timesteps, text).float()
+    inputs = text | family.draw_inputs(len(latents), generator)
+    prediction = family.predict(model, noisy, timesteps, inputs).float()
     target = schedule.target(clean, noise, timesteps)
     error = measure(config, prediction, target)
     if not config.snr_gamma:

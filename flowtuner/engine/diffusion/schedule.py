@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 import torch
 
 from flowtuner.errors import ModelError
+
+
+class NoiseSchedule(Protocol):
+    """What the loss asks of a schedule; each family chooses its own."""
+
+    prediction: str
+
+    def to(self, device: torch.device) -> Self:
+        """Moves what it keeps to the device that asks for it at every step."""
+
+    def sample_timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Timesteps to train at."""
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """The latents as the model sees them at the given timesteps."""
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
+        """What the model should answer."""
+
+    def snr_weights(self, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+        """Min-SNR loss weights."""
 
 
 class Schedule:
@@ -14,7 +35,7 @@ class Schedule:
 
     def __init__(self, alphas_cumprod: torch.Tensor, prediction: Literal["epsilon", "v_prediction"]) -> None:
         alphas = alphas_cumprod.detach().double()
-        self.prediction = prediction
+        self.prediction: str = prediction
         self.timesteps = len(alphas)
         # One row per timestep: share of the picture, share of the noise, signal-to-noise ratio.
         self._table = torch.stack([alphas.sqrt(), (1 - alphas).sqrt(), alphas / (1 - alphas)], dim=1).float()

@@ -67,18 +67,9 @@ class PixArtSigma(Family):
 
     def load_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
         """Loads the autoencoder."""
-        from diffusers import AutoencoderKL
+        from flowtuner.engine.families.parts.loading import load_kl_vae
 
-        from flowtuner.engine.families.parts.encoders import KlVae
-        from flowtuner.engine.families.parts.loading import loading, origin_of
-
-        with loading(self, "vae"):
-            module = AutoencoderKL.from_pretrained(**origin_of(self, "vae"), torch_dtype=dtype)
-        if self.config.vae_enable_tiling:
-            module.enable_tiling()
-        if self.config.vae_enable_slicing:
-            module.enable_slicing()
-        return KlVae(module.to(device).eval())
+        return load_kl_vae(self, dtype, device)
 
     def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """Loads the transformer."""

@@ -29,7 +29,9 @@ class AdapterOptions(Section):
     peft_lora_mode: Literal["standard", "singlora"] = option("standard", "PEFT's mode.", built=["standard"])
     singlora_ramp_up_steps: int = option(0, "Steps in which SingLoRA ramps up.", ge=0, accepted=True)
     slider_lora_target: bool = option(False, "Targets the layers that sliders use.", accepted=True)
-    flux_lora_target: str = option("all", "Which layers of Flux get an adapter.", accepted=True)
+    flux_lora_target: Literal["all", "all+ffs", "context", "context+ffs", "ai-toolkit", "tiny", "nano"] = option(
+        "all", "Which layers of Flux get an adapter, unless lora_target_modules names them."
+    )
     lycoris_config: dict[str, Any] | str | None = option(
         "config/lycoris_config.json",
         "LyCORIS settings: JSON or a path to it; without the default file, LoKr with factor 16.",

@@ -21,7 +21,7 @@ class ValidationOptions(Section):
     validation_disable_unconditional: bool = option(False, "Leaves out the picture without a prompt.")
     validation_guidance: float = option(7.5, "Guidance scale.", ge=0, env=["VALIDATION_GUIDANCE"])
     validation_guidance_real: float = option(
-        1.0, "Real guidance scale of distilled models.", ge=0, accepted=True, env=["VALIDATION_GUIDANCE_REAL"]
+        1.0, "Real guidance scale of distilled models.", ge=0, env=["VALIDATION_GUIDANCE_REAL"]
     )
     validation_guidance_rescale: float = option(
         0.0, "Rescales guidance.", ge=0, le=1, accepted=True, env=["VALIDATION_GUIDANCE_RESCALE"]

@@ -22,6 +22,9 @@ class Oracle:
     def __init__(self, answer):
         self.answer = answer
 
+    def draw_inputs(self, count, generator):
+        return {}
+
     def predict(self, model, noisy, timesteps, text):
         self.noisy, self.timesteps = noisy, timesteps
         return self.answer

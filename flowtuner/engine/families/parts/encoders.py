@@ -44,6 +44,34 @@ class T5Text(TextEncoder):
         return ids
 
 
+class ClipAndT5(TextEncoder):
+    """CLIP's summary of a prompt, and T5's view of all its tokens, padding included: the model reads that too."""
+
+    def __init__(self, clip_tokenizer: Any, clip: Any, t5_tokenizer: Any, t5: Any, max_tokens: int) -> None:
+        self._clip_tokenizer = clip_tokenizer
+        self._clip = clip
+        self._t5_tokenizer = t5_tokenizer
+        self._t5 = t5
+        self._max_tokens = max_tokens
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """T5's tokens per prompt, the end mark included."""
+        ids = self._t5_tokenizer(list(prompts), truncation=True, max_length=self._max_tokens).input_ids
+        return [len(row) for row in ids]
+
+    @torch.no_grad()
+    def encode(self, prompts: Sequence[str]) -> list[Rows]:
+        """Both encoders' answers; every prompt has the same length."""
+        clip_ids = _pad_tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
+        t5_ids = _pad_tokens(self._t5_tokenizer, prompts, self._max_tokens)
+        pooled = self._clip(clip_ids.to(self._clip.device)).pooler_output
+        states = self._t5(t5_ids.to(self._t5.device))[0]
+        return [
+            {"prompt_embeds": state.clone(), "pooled_prompt_embeds": one.clone()}
+            for state, one in zip(states, pooled, strict=True)
+        ]
+
+
 class KlVae(Vae):
     """AutoencoderKL with the scaling that its models expect."""
 
@@ -66,6 +94,13 @@ class KlVae(Vae):
         plain = latents.to(self.module.device, self.module.dtype) / self._factor + self._shift
         pixels: torch.Tensor = self.module.decode(plain, return_dict=False)[0]
         return pixels
+
+
+def _pad_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
+    ids: torch.Tensor = tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 def _clean(prompts: Sequence[str]) -> list[str]:

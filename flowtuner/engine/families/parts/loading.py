@@ -16,6 +16,9 @@ from flowtuner.engine.families.parts.source import INDEX, read_object
 from flowtuner.errors import ModelError
 
 if TYPE_CHECKING:
+    import torch
+
+    from flowtuner.engine.families.parts.encoders import KlVae
     from flowtuner.engine.family import Family
 
 
@@ -56,6 +59,21 @@ def origin_of(family: Family, part: str) -> dict[str, Any]:
     if part == "scheduler" or part.startswith("tokenizer"):
         del wanted["variant"]  # a variant is one of weights
     return origin | {name: value for name, value in wanted.items() if value}
+
+
+def load_kl_vae(family: Family, dtype: torch.dtype, device: torch.device) -> KlVae:
+    """The source's AutoencoderKL, with the memory savers that the options ask for."""
+    from diffusers import AutoencoderKL
+
+    from flowtuner.engine.families.parts.encoders import KlVae
+
+    with loading(family, "vae"):
+        module = AutoencoderKL.from_pretrained(**origin_of(family, "vae"), torch_dtype=dtype)
+    if family.config.vae_enable_tiling:
+        module.enable_tiling()
+    if family.config.vae_enable_slicing:
+        module.enable_slicing()
+    return KlVae(module.to(device).eval())
 
 
 def load_scheduler(family: Family) -> Any:

@@ -14,7 +14,7 @@ WORDS = (
 CHARACTERS = "\u2581abcdefghijklmnopqrstuvwxyz0123456789.,'-"
 
 
-def build_t5_tokenizer(words: Sequence[str] = ()) -> Any:
+def build_t5_tokenizer(words: Sequence[str] = (), max_tokens: int = 512) -> Any:
     """A T5 tokenizer with whole words and single characters; a trained one collapses to characters when tiny."""
     from transformers import T5Tokenizer
 
@@ -22,7 +22,7 @@ def build_t5_tokenizer(words: Sequence[str] = ()) -> Any:
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     pieces += [("\u2581" + word, -2.0) for word in known]
     pieces += [(character, -8.0) for character in CHARACTERS]
-    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=512)
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=max_tokens)
 
 
 def build_t5(vocabulary: int, width: int) -> Any:
@@ -41,6 +41,47 @@ def build_t5(vocabulary: int, width: int) -> Any:
         use_cache=False,
     )
     return T5EncoderModel(config).eval()
+
+
+def build_clip_tokenizer(words: Sequence[str] = ()) -> Any:
+    """A CLIP tokenizer whose merges spell the known words from the left; other words stay single characters."""
+    from transformers import CLIPTokenizer
+
+    letters = CHARACTERS[1:]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
+    merges: list[tuple[str, str]] = []
+    for word in sorted({*WORDS, *words}):
+        left = word[0]
+        for place, letter in enumerate(word[1:], start=2):
+            right = letter if place < len(word) else f"{letter}</w>"
+            merges.append((left, right))
+            left += right
+            pieces.append(left)
+    vocabulary = dict.fromkeys([*pieces, "<|startoftext|>", "<|endoftext|>"])
+    return CLIPTokenizer(
+        vocab={piece: number for number, piece in enumerate(vocabulary)},
+        merges=list(dict.fromkeys(merges)),
+        model_max_length=77,
+    )
+
+
+def build_clip(tokenizer: Any, width: int) -> Any:
+    """A CLIP text encoder of two layers."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=77,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config).eval()
 
 
 def build_vae(channels: Sequence[int], latent_channels: int, **extra: Any) -> Any:

@@ -1,0 +1,143 @@
+"""How Flux sees latents: cut into tokens with positions, text before them, pictures to edit behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    FlowMatchEulerDiscreteScheduler,
+    FluxKontextPipeline,
+    FluxPipeline,
+    FluxTransformer2DModel,
+)
+
+from flowtuner.engine.families.parts import tiny
+from flowtuner.engine.family import Rows, Vae
+from flowtuner.errors import DataError
+
+HEAD_WIDTH = 32
+HEADS = 4
+LATENT_CHANNELS = 16
+TINY_TEXT_TOKENS = 32
+GATES = 4.0
+
+
+def collate(rows: Sequence[Rows]) -> Rows:
+    """Stacks the rows of a batch."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def predict(
+    model: Any, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows, guidance: torch.Tensor
+) -> torch.Tensor:
+    """One pass of the transformer over packed latents; the answer is shaped as they were."""
+    height, width = noisy.shape[2:]
+    tokens, ids = pack(noisy), position_ids(height, width, noisy.device)
+    count = tokens.shape[1]
+    embeds = text["prompt_embeds"]
+    output: torch.Tensor = model(
+        hidden_states=tokens,
+        encoder_hidden_states=embeds,
+        pooled_projections=text["pooled_prompt_embeds"],
+        timestep=timesteps / 1000,
+        img_ids=ids,
+        txt_ids=torch.zeros(embeds.shape[1], 3, device=noisy.device),
+        guidance=guidance if model.config.guidance_embeds else None,
+        return_dict=False,
+    )[0]
+    return unpack(output[:, :count], height, width)
+
+
+def pack(latents: torch.Tensor) -> torch.Tensor:
+    """Latents (B, C, H, W) as tokens (B, H/2 * W/2, 4C): two by two latents each."""
+    batch, channels, height, width = latents.shape
+    if height % 2 or width % 2:
+        raise DataError(
+            f"Flux sees latents two by two, and these are {width}x{height}. "
+            "Set aspect_bucket_alignment (of the dataset, or of the run) to 16 or more."
+        )
+    cut = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
+    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, height // 2 * (width // 2), channels * 4)
+
+
+def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """The reverse of `pack`."""
+    batch, _, channels = tokens.shape
+    cut = tokens.reshape(batch, height // 2, width // 2, channels // 4, 2, 2)
+    return cut.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
+
+
+def position_ids(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Row and column of every token; the first number tells the drawn picture (0) from those it is made after."""
+    ids = torch.zeros(height // 2, width // 2, 3, device=device)
+    ids[..., 1] = torch.arange(height // 2, device=device)[:, None]
+    ids[..., 2] = torch.arange(width // 2, device=device)
+    return ids.reshape(-1, 3)
+
+
+def open_pipeline(is_kontext: bool, model: Any, vae: Vae, scheduler: Any, text: Rows) -> Any:
+    """diffusers' own pipeline around the model, without text encoders."""
+    chosen = FluxKontextPipeline if is_kontext else FluxPipeline
+    pipeline = chosen(
+        scheduler=scheduler,
+        vae=vae.module,
+        text_encoder=None,
+        tokenizer=None,
+        text_encoder_2=None,
+        tokenizer_2=None,
+        transformer=model,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def build_tiny(variant: Mapping[str, Any]) -> Any:
+    """A pipeline of about two million random parameters, in a moment and offline."""
+    text_width, layers = variant.get("text_width", 64), variant.get("layers", 2)
+    words = variant.get("words", ())
+    t5_tokenizer = tiny.build_t5_tokenizer(words, variant.get("text_tokens", TINY_TEXT_TOKENS))
+    clip_tokenizer = tiny.build_clip_tokenizer(words)
+    clip = tiny.build_clip(clip_tokenizer, width=32)
+    transformer = FluxTransformer2DModel(
+        patch_size=1,
+        in_channels=LATENT_CHANNELS * 4,
+        num_layers=layers,
+        num_single_layers=layers,
+        attention_head_dim=HEAD_WIDTH,
+        num_attention_heads=HEADS,
+        joint_attention_dim=text_width,
+        pooled_projection_dim=32,
+        guidance_embeds=variant.get("guidance_embeds", True),
+        axes_dims_rope=(HEAD_WIDTH // 4, HEAD_WIDTH // 8 * 3, HEAD_WIDTH // 8 * 3),
+    )
+    _open_gates(transformer)
+    vae: AutoencoderKL = tiny.build_vae(
+        variant.get("vae_channels", (16, 32, 32)),
+        LATENT_CHANNELS,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        scaling_factor=0.3611,
+        shift_factor=0.1159,
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
+    chosen = FluxKontextPipeline if variant.get("kontext") else FluxPipeline
+    return chosen(
+        scheduler=scheduler,
+        vae=vae,
+        text_encoder=clip,
+        tokenizer=clip_tokenizer,
+        text_encoder_2=tiny.build_t5(len(t5_tokenizer), text_width),
+        tokenizer_2=t5_tokenizer,
+        transformer=transformer,
+    )
+
+
+def _open_gates(transformer: torch.nn.Module) -> None:
+    # Fresh gates all but close every block, and what is attended to hardly reaches the answer; trained ones do not.
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if ".norm" in name and ".linear." in name:
+                parameter.mul_(GATES)
