@@ -39,6 +39,8 @@ NEEDED = "Needed, here or in the file."
 ABOUT = "The options of a run, as in config.json: what is set here wins over the file, what is left empty is not sent."
 ABOUT_ENV = "The name of a folder below config/ that holds config.json, such as mine for config/mine/config.json."
 ABOUT_FILE = "Or the path of a configuration file, JSON or TOML."
+ABOUT_PATH = "A run's output folder, or one checkpoint in it."
+ABOUT_DESTINATIONS = "As in publishing_config; empty: those of the run that made it."
 
 
 def form_schema() -> dict[str, Any]:
@@ -82,3 +84,8 @@ def _without_none(field: dict[str, Any]) -> dict[str, Any]:
 TrainingValues = Annotated[dict[str, Any], WithJsonSchema(form_schema())]
 EnvName = Annotated[str | None, WithJsonSchema({"type": "string", "description": ABOUT_ENV})]
 ConfigFile = Annotated[str | None, WithJsonSchema({"type": "string", "description": ABOUT_FILE})]
+FinishedPath = Annotated[str, WithJsonSchema({"type": "string", "description": ABOUT_PATH})]
+DestinationEntries = Annotated[
+    list[dict[str, Any]] | None,
+    WithJsonSchema({"type": "array", "items": {"type": "object"}, "description": ABOUT_DESTINATIONS}),
+]

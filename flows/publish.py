@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.form import DestinationEntries, FinishedPath
 from flows.naming import name_run
 from tasks.finished import check_finished
 from tasks.outbox import open_outbox
@@ -21,7 +22,7 @@ REPORT_NAME = "logs/published.json"  # the report of the run that trained stays 
     flow_run_name=name_run,
     task_runner=ThreadPoolTaskRunner(max_workers=UPLOADS_AT_ONCE),  # type: ignore[arg-type]
 )
-def publish(path: str, destinations: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+def publish(path: FinishedPath, destinations: DestinationEntries = None) -> dict[str, Any]:
     """Brings what a folder holds to its destinations and proves that it arrived."""
     finished = check_finished(path, destinations)
     with open_outbox(finished.destinations, finished.output_dir, finished.keep) as outbox:

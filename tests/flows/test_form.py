@@ -10,6 +10,7 @@ from prefect.utilities.callables import parameter_schema
 
 from flows.cache import cache
 from flows.form import FIRST, NEEDED, form_schema
+from flows.publish import publish
 from flows.train import train
 
 
@@ -48,3 +49,9 @@ def test_the_form_asks_for_the_file_first(flow: Flow[..., Any]) -> None:
     shown = parameter_schema(flow).properties
     assert sorted(shown, key=lambda name: shown[name]["position"]) == ["env", "config_file", "config"]
     assert shown["env"]["description"]
+
+
+def test_publishing_by_hand_needs_a_path_alone() -> None:
+    shown = parameter_schema(publish)
+    assert shown.required == ["path"]
+    assert all(field["description"] for field in shown.properties.values())
