@@ -18,7 +18,7 @@ from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
 from flowtuner.engine.loop import Trainer
-from flowtuner.engine.optim import create_optimizer
+from flowtuner.engine.optim import averaged_weights, create_optimizer
 from flowtuner.engine.optim.schedules import learning_rate
 from flowtuner.engine.precision import Precision
 from flowtuner.engine.seed import capture_states, restore_states, seed_everything
@@ -64,7 +64,8 @@ def assemble(
 
 def write_parts(trainer: Trainer, folder: Path) -> None:
     """Writes the weights in diffusers' layout and everything else a resumed run needs."""
-    trainer.part.save(folder)
+    with averaged_weights(trainer.optimizer):
+        trainer.part.save(folder)
     if trainer.ema:
         with trainer.ema.swapped():
             trainer.part.save_ema(folder)

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flowtuner.engine.validation.prompts import validation_prompts
 from flowtuner.engine.validation.sizes import parse_resolutions
 from flowtuner.errors import ConfigError, Fault
+from flowtuner.options.sections.optimizer import BUILT
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
-OPTIMIZERS = (
-    *("adamw_bf16", "torch-adamw", "torch-adam", "torch-sgd", "torch-adagrad", "torch-adadelta", "torch-adafactor"),
-    *("torch-adamax", "torch-asgd", "torch-nadam", "torch-radam", "torch-rmsprop", "torch-rprop"),
-)
-PACKAGES = {
-    "optimi-": "the package torch-optimi",
-    "bnb-": "the package bitsandbytes",
-    "ao-": "the package torchao",
+OPTIMIZERS = BUILT
+UNBUILT = {
     "sdnq-": "the package sdnq",
-    "prodigy": "the package prodigyopt",
-    "adamw_schedulefree": "the package schedulefree",
     "soap": "an implementation of SOAP",
-    "muon": "an implementation of MuonClip",
-    "torch-muon": "a second optimizer beside it, since it moves matrices only",
+    "muon": "an implementation of MuonClip; torch-muon is Muon without its clipping",
 }
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that some optimizers live in: how Python and how pip call it."""
+
+    module: str
+    name: str
+    install: str
+
+
+PACKAGES = {
+    "optimi-": Package("optimi", "torch-optimi", "flowtuner[optimizers]"),
+    "prodigy": Package("prodigyopt", "prodigyopt", "flowtuner[optimizers]"),
+    "adamw_schedulefree": Package("schedulefree", "schedulefree", "flowtuner[optimizers]"),
+    "ao-": Package("torchao", "torchao", "flowtuner[quant]"),
+    "bnb-": Package("bitsandbytes", "bitsandbytes", "bitsandbytes"),
+}
+
+
+def is_installed(module: str) -> bool:
+    """Says whether a package is here, without importing it."""
+    return importlib.util.find_spec(module) is not None
 
 
 def find_limits(config: TrainingConfig) -> list[Fault]:
@@ -39,14 +56,25 @@ def find_limits(config: TrainingConfig) -> list[Fault]:
     ]
 
 
-def find_optimizer_faults(name: str) -> Iterator[Fault]:
+def find_optimizer_faults(name: str, is_here: Callable[[str], bool] = is_installed) -> Iterator[Fault]:
     """Says what an optimizer would need that is not here."""
-    if name in OPTIMIZERS:
+    package = package_of(name)
+    if name in OPTIMIZERS and (package is None or is_here(package.module)):
         return
-    needed = next((need for prefix, need in PACKAGES.items() if name.startswith(prefix)), None)
-    problem = f"the engine does not drive it yet; it needs {needed}" if needed else "no such optimizer"
     advice = "adamw_bf16 (little memory) or torch-adamw suit most runs"
-    yield Fault("optimizer", name, "", problem, ", ".join(OPTIMIZERS), advice)
+    if name in OPTIMIZERS and package is not None:
+        problem = f"it needs the package {package.name}, which is not installed"
+        advice = f"pip install '{package.install}'; without it, {advice}"
+    else:
+        needed = next((need for prefix, need in UNBUILT.items() if name.startswith(prefix)), None)
+        problem = f"the engine does not drive it yet; it needs {needed}" if needed else "no such optimizer"
+    usable = [one for one in OPTIMIZERS if (other := package_of(one)) is None or is_here(other.module)]
+    yield Fault("optimizer", name, "", problem, ", ".join(usable), advice)
+
+
+def package_of(name: str) -> Package | None:
+    """The package that an optimizer lives in, if it is not torch or Flowtuner itself."""
+    return next((package for prefix, package in PACKAGES.items() if name.startswith(prefix)), None)
 
 
 def find_precision_faults(config: TrainingConfig) -> Iterator[Fault]:

@@ -15,7 +15,7 @@ from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
 from flowtuner.engine.meter import Meter
-from flowtuner.engine.optim import clip_gradients
+from flowtuner.engine.optim import averaged_weights, clip_gradients, set_rate
 from flowtuner.engine.seed import mix
 from flowtuner.options import TrainingConfig
 
@@ -49,8 +49,8 @@ class Trainer:
         return self.step * self.config.gradient_accumulation_steps
 
     def shown_weights(self) -> contextlib.AbstractContextManager[None]:
-        """Puts those weights into the model that validation shows and the release holds: EMA's, when it is used."""
-        return self.ema.swapped() if self.ema else contextlib.nullcontext()
+        """Puts those weights into the model that are shown and released: EMA's, or the optimizer's average."""
+        return self.ema.swapped() if self.ema else averaged_weights(self.optimizer)
 
 
 def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> None:
@@ -62,8 +62,7 @@ def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> 
         trainer.is_sound = False
         norm = clip_gradients(trainer.config, trainer.parameters)
         rate = trainer.rate(trainer.step)
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = rate
+        set_rate(trainer.optimizer, rate)
         trainer.optimizer.step()
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.step += 1

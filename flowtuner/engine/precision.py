@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 PLAIN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 BF16_OPTIMIZER = "adamw_bf16"
+KAHAN_OPTIMIZERS = "optimi-"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Precision:
 
 
 def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
-    """Full fine-tunes keep float32 weights unless the optimizer rounds stochastically; LoRA may freeze a small base."""
+    """Trained weights are float32 unless the optimizer loses nothing in fewer bits; LoRA may freeze a small base."""
     if faults := list(find_precision_faults(config)):
         raise ConfigError(faults)
     mixed = _mixed_dtype(config, device)
@@ -41,6 +42,8 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision
         base = torch.bfloat16 if config.model_type == "full" or stored is None else stored
         return Precision(base, torch.bfloat16, None if base is torch.bfloat16 else mixed)
     if config.model_type == "full":
+        if config.optimizer.startswith(KAHAN_OPTIMIZERS) and (stored or mixed) is torch.bfloat16:
+            return Precision(torch.bfloat16, torch.bfloat16, None)
         # An ordinary optimizer loses small updates in 16-bit weights: these stay in float32, products may not.
         is_asked_for = config.mixed_precision is None and stored in (torch.bfloat16, torch.float16)
         return Precision(torch.float32, torch.float32, torch.bfloat16 if is_asked_for else mixed)

@@ -32,6 +32,7 @@ MARGIN_BYTES = 256 << 20
 SCAN_FILES = 5000
 SCAN_BYTES = 1 << 30
 NAMED_FAULTS = 5
+LEAST_PRODIGY_RATE = 0.1
 # Options that are not carried out yet and whose silent absence would train another model, or lose the one trained.
 NOT_WITHOUT = {
     "push_to_hub": "the results are to be saved on the Hub",
@@ -72,6 +73,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     findings = [
         *_inspect_model(config),
         *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
+        *_inspect_optimizer(config),
         *_inspect_output(config),
         *_inspect_resume(config),
     ]
@@ -155,6 +157,24 @@ def _weights_bytes(config: TrainingConfig) -> int:
     source = Path(config.pretrained_model_name_or_path or "").expanduser()
     parts = [source / name for name in ("transformer", "unet")]
     return sum(file.stat().st_size for part in parts if part.is_dir() for file in part.glob("*.safetensors"))
+
+
+def _inspect_optimizer(config: TrainingConfig) -> Iterator[Finding]:
+    if config.optimizer == "prodigy" and config.learning_rate < LEAST_PRODIGY_RATE:
+        yield Finding(
+            "warning",
+            "learning_rate",
+            f"prodigy finds the rate itself and multiplies it by learning_rate, which is {config.learning_rate:g}.",
+            "1.0 is usual.",
+        )
+    if config.optimizer.startswith("adamw_schedulefree") and not config.lr_scheduler.startswith("constant"):
+        yield Finding(
+            "warning",
+            "lr_scheduler",
+            f"{config.optimizer} needs no schedule: the rate stays at learning_rate after the warmup, "
+            f"{config.lr_scheduler} is left out.",
+            "Say constant_with_warmup.",
+        )
 
 
 def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:

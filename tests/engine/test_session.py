@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from flowtuner.engine import checkpoints
 from flowtuner.errors import CheckpointError, EngineFault
@@ -21,9 +22,13 @@ MODES = {
         "grad_clip_method": "norm",
     },
     "full, bf16 with stochastic rounding": {"optimizer": "adamw_bf16", "mixed_precision": "bf16"},
+    "full, bf16 with Kahan summation": {"optimizer": "optimi-lion", "mixed_precision": "bf16", "learning_rate": 1e-4},
+    "full, schedule-free with EMA": {"optimizer": "adamw_schedulefree", "use_ema": True},
     "lora": {"model_type": "lora", "lora_rank": 4, "lora_dropout": 0.2},
+    "lora, prodigy": {"model_type": "lora", "lora_rank": 4, "optimizer": "prodigy", "learning_rate": 1.0},
     "lora, bf16 base": {"model_type": "lora", "lora_rank": 4, "mixed_precision": "bf16", "use_ema": True},
 }
+SLOW_MODES = ("full, bf16 with Kahan summation", "lora, prodigy")
 
 FLUX_MODES = [
     pytest.param({"flow_schedule_shift": 1.7, "gradient_checkpointing": True}, id="full", marks=pytest.mark.slow),
@@ -33,7 +38,10 @@ FLUX_MODES = [
 ]
 
 
-@pytest.mark.parametrize("mode", MODES.values(), ids=MODES.keys())
+@pytest.mark.parametrize(
+    "mode",
+    [pytest.param(mode, id=name, marks=[pytest.mark.slow] * (name in SLOW_MODES)) for name, mode in MODES.items()],
+)
 def test_resumed_equals_uninterrupted_to_the_byte(start, tiny_run, mode):
     check_resume(start, tiny_run | mode)
 
@@ -61,6 +69,17 @@ def check_resume(start, values):
     assert third.losses() == {step: loss for step, loss in straight.losses().items() if step > 4}
 
 
+def test_checkpoint_and_release_hold_the_average_of_a_schedule_free_optimizer(start, tiny_run):
+    run = start(tiny_run | {"optimizer": "adamw_schedulefree", "model_type": "lora", "lora_rank": 4}, "average")
+    run.session.train(3)
+    path = Path(run.session.save_checkpoint()["path"]) / "pytorch_lora_weights.safetensors"
+    trained = {name: tensor.clone() for name, tensor in run.session._trainer.part.state().items()}
+    run.release()
+    saved, released = load_file(path), load_file(run.output / path.name)
+    assert all(torch.equal(saved[name], released[name]) for name in trained)
+    assert not all(torch.equal(saved[name], trained[name]) for name in trained)
+
+
 def test_resuming_at_the_end_of_an_epoch_goes_on_with_the_next_one(start, tiny_run):
     values = tiny_run | {"max_train_steps": 11}  # sixteen pictures in batches of two: an epoch is eight steps
     straight = start(values, "straight")
@@ -73,8 +92,9 @@ def test_resuming_at_the_end_of_an_epoch_goes_on_with_the_next_one(start, tiny_r
     assert second.release() == straight.release()
 
 
-def test_validation_changes_nothing_but_the_disk(start, tiny_run):
-    values = tiny_run | {"lora_dropout": 0.2, "model_type": "lora", "use_ema": True}
+@pytest.mark.parametrize("mode", [{"use_ema": True}, {"optimizer": "adamw_schedulefree"}], ids=["ema", "schedule-free"])
+def test_validation_changes_nothing_but_the_disk(start, tiny_run, mode):
+    values = tiny_run | {"lora_dropout": 0.2, "model_type": "lora"} | mode
     without = start(values, "without")
     without.session.train(4)
     shown = values | {

@@ -173,7 +173,6 @@ def test_kontext_seed_loads_as_written_and_says_what_has_no_effect_yet(environme
     assert set(loaded.accepted_only()) >= {
         "lora_type=lycoris",
         "base_model_precision=int8-quanto",
-        "optimizer=optimi-lion",
         "report_to=wandb",
         "clip_skip=2",
         "conditioning_multidataset_sampling=combined",

@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from flowtuner.engine.limits import find_optimizer_faults
-from flowtuner.engine.optim.adamw_bf16 import AdamWBf16
+from flowtuner.engine.optim.recipes import RECIPES, Recipe
 from flowtuner.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How one optimizer is built."""
-
-    make: type[torch.optim.Optimizer]
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-BETAS = (0.9, 0.999)
-RECIPES = {
-    "adamw_bf16": Recipe(AdamWBf16, {"betas": BETAS, "weight_decay": 1e-2, "eps": 1e-6}),
-    "torch-adamw": Recipe(torch.optim.AdamW, {"betas": BETAS, "weight_decay": 1e-2, "eps": 1e-8, "fused": True}),
-    "torch-adam": Recipe(torch.optim.Adam, {"betas": BETAS, "weight_decay": 0.0, "eps": 1e-8, "fused": True}),
-    "torch-sgd": Recipe(torch.optim.SGD, {"momentum": 0.0, "weight_decay": 0.0, "fused": True}),
-    "torch-adagrad": Recipe(torch.optim.Adagrad, {"weight_decay": 0.0, "eps": 1e-10}),
-    "torch-adadelta": Recipe(torch.optim.Adadelta, {"rho": 0.9, "weight_decay": 0.0, "eps": 1e-6}),
-    "torch-adafactor": Recipe(torch.optim.Adafactor, {"weight_decay": 0.0}),
-    "torch-adamax": Recipe(torch.optim.Adamax, {"betas": BETAS, "weight_decay": 0.0, "eps": 1e-8}),
-    "torch-asgd": Recipe(torch.optim.ASGD, {"weight_decay": 0.0}),
-    "torch-nadam": Recipe(torch.optim.NAdam, {"betas": BETAS, "weight_decay": 0.0, "eps": 1e-8}),
-    "torch-radam": Recipe(torch.optim.RAdam, {"betas": BETAS, "weight_decay": 0.0, "eps": 1e-8}),
-    "torch-rprop": Recipe(torch.optim.Rprop),
-    "torch-rmsprop": Recipe(torch.optim.RMSprop, {"alpha": 0.99, "weight_decay": 0.0, "eps": 1e-8}),
-}
+# Not for users: without Kahan summation bfloat16 weights stand still, and releasing gradients takes hooks in the loop.
+RESERVED = {"params", "lr", "kahan_sum", "gradient_release"}
 
 
 def create_optimizer(
@@ -49,11 +26,12 @@ def create_optimizer(
 ) -> torch.optim.Optimizer:
     """Builds the optimizer that the options name, with their settings over its defaults."""
     recipe = find_recipe(config.optimizer)
-    settings = recipe.settings | _read_settings(config, recipe)
+    make = recipe.load()
+    settings = recipe.settings | _read_settings(config, recipe, make)
     if not config.fuse_optimizer or device.type not in ("cpu", "cuda"):
         settings.pop("fused", None)
     try:
-        return recipe.make(list(parameters), lr=config.learning_rate, **settings)  # type: ignore[call-arg]
+        return make(list(parameters), lr=config.learning_rate, **settings)
     except (TypeError, ValueError) as error:
         value = config.optimizer_config
         raise ConfigError([Fault("optimizer_config", value, "", f"{config.optimizer} refuses it: {error}")]) from error
@@ -66,11 +44,21 @@ def find_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def _read_settings(config: TrainingConfig, recipe: Recipe) -> dict[str, Any]:
-    accepted = set(inspect.signature(recipe.make).parameters) - {"params", "lr"}
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every parameter group the learning rate; one that is a tensor stays the same tensor."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(rate)  # compiled optimizers refuse another object
+        else:
+            group["lr"] = rate
+
+
+def _read_settings(config: TrainingConfig, recipe: Recipe, make: Callable[..., Any]) -> dict[str, Any]:
+    accepted = set(inspect.signature(make).parameters) - RESERVED
     settings: dict[str, Any] = {}
     if config.optimizer_beta1 is not None and config.optimizer_beta2 is not None and "betas" in accepted:
-        settings["betas"] = (config.optimizer_beta1, config.optimizer_beta2)
+        # Some have a third one, which no option names.
+        settings["betas"] = (config.optimizer_beta1, config.optimizer_beta2, *recipe.settings.get("betas", ())[2:])
     for name, text in _split(config.optimizer_config):
         if name not in accepted:
             allowed = ", ".join(sorted(accepted))

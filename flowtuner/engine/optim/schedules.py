@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
+SCHEDULE_FREE = "adamw_schedulefree"
+
 
 def learning_rate(config: TrainingConfig, step: int, total_steps: int) -> float:
     """The rate of the update that follows `step` finished ones: linear warmup, then the schedule down to `lr_end`."""
     peak = config.learning_rate
-    if config.lr_scheduler == "constant":
+    # A schedule-free optimizer averages its steps instead of shortening them.
+    scheduler = "constant_with_warmup" if config.optimizer.startswith(SCHEDULE_FREE) else config.lr_scheduler
+    if scheduler == "constant":
         return peak
     # The update itself is counted, so that the first one of a warmup is not lost to a rate of zero.
     number = min(step + 1, total_steps)
@@ -22,7 +26,7 @@ def learning_rate(config: TrainingConfig, step: int, total_steps: int) -> float:
         return peak * number / warmup
     progress = (number - warmup) / max(total_steps - warmup, 1)
     end = min(config.lr_end or 0.0, peak)
-    return end + (peak - end) * CURVES[config.lr_scheduler](config, progress)
+    return end + (peak - end) * CURVES[scheduler](config, progress)
 
 
 def _constant(config: TrainingConfig, progress: float) -> float:

@@ -16,10 +16,7 @@ Optimizer = Literal[
     "bnb-ademamix8bit", "bnb-ademamix-paged", "bnb-ademamix8bit-paged",
 ]  # fmt: skip
 
-BUILT = (
-    "adamw_bf16",
-    *(name for name in get_args(Optimizer) if name.startswith("torch-") and name != "torch-muon"),
-)
+BUILT = tuple(name for name in get_args(Optimizer) if name not in ("soap", "muon") and not name.startswith("sdnq-"))
 
 
 class OptimizerOptions(Section):
@@ -27,7 +24,9 @@ class OptimizerOptions(Section):
 
     optimizer: Optimizer = option(
         "adamw_bf16",
-        "The optimizer.",
+        "The optimizer. adamw_bf16 and, in bf16 runs, optimi-* keep bfloat16 weights and lose no update; "
+        "optimi-*, prodigy and adamw_schedulefree come with `flowtuner[optimizers]`, ao-* with `flowtuner[quant]`, "
+        "bnb-* with bitsandbytes.",
         values={"adamw": "torch-adamw", "adam": "torch-adam"},
         removed={"dadaptation": "adamw_schedulefree", "adafactor": "optimi-stableadamw", "adamw8bit": "optimi-adamw"},
         built=BUILT,

@@ -81,3 +81,8 @@ def test_a_warmup_longer_than_the_run_only_warms_up(rates):
 def test_an_end_above_the_peak_does_not_raise_the_rate(configure):
     config = configure(lr_scheduler="cosine", learning_rate=1e-8, lr_end=4e-7)
     assert {learning_rate(config, step, 10) for step in range(10)} == {1e-8}
+
+
+def test_a_schedule_free_optimizer_is_warmed_up_and_then_left_alone(configure):
+    config = configure(optimizer="adamw_schedulefree", lr_scheduler="cosine", lr_warmup_steps=2)
+    assert [learning_rate(config, step, 4) for step in range(4)] == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3])
