@@ -96,9 +96,9 @@ class _Captions(Section):
 class _Sizes(Section):
     resolution: float | None = option(None, "Size of the pictures; empty: the global option.", gt=0)
     resolution_type: ResolutionType | None = option(None, "Its unit; empty: the global option.")
-    minimum_image_size: float | None = option(None, "Smaller pictures are left out.", gt=0)
-    maximum_image_size: float | None = option(None, "Larger pictures are reduced before cropping.", gt=0)
-    target_downsample_size: float | None = option(None, "Size that larger pictures are reduced to.", gt=0)
+    minimum_image_size: float | None = option(None, "Smaller pictures are left out; 0: none.", ge=0)
+    maximum_image_size: float | None = option(None, "Larger pictures are reduced before cropping; 0: none.", ge=0)
+    target_downsample_size: float | None = option(None, "Size that larger pictures are reduced to.", ge=0)
     minimum_aspect_ratio: float | None = option(None, "Narrower pictures are left out.", gt=0)
     maximum_aspect_ratio: float | None = option(None, "Wider pictures are left out.", gt=0)
     max_upscale_threshold: float | None = option(None, "Largest share by which a picture may be enlarged.", gt=0)

@@ -39,13 +39,19 @@ class Document:
 def read_document(path: Path, option: str) -> Document:
     """Reads a JSON or TOML file; what is wrong with it becomes a fault of the option that named it."""
     name = display(path)
+    text = read_text(path, option)
+    return parse_toml(text, name, option) if path.suffix == ".toml" else parse_json(text, name, option)
+
+
+def read_text(path: Path, option: str) -> str:
+    """Reads a file of UTF-8 text; one that cannot be read becomes a fault of the option that named it."""
+    name = display(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError([Fault(option, None, name, "is not UTF-8 text", suggestion="Save it as UTF-8.")]) from error
     except OSError as error:
         raise ConfigError([Fault(option, None, name, f"cannot be read: {error.strerror}")]) from error
-    return parse_toml(text, name, option) if path.suffix == ".toml" else parse_json(text, name, option)
 
 
 def parse_json(text: str, name: str, option: str) -> Document:
@@ -57,7 +63,12 @@ def parse_json(text: str, name: str, option: str) -> Document:
         raise ConfigError([Fault(option, None, where, f"is not JSON: {error.msg}")]) from error
     except RecursionError as error:
         raise ConfigError([Fault(option, None, name, "is nested too deeply")]) from error
-    return Document(name, value, _find_lines(text))
+    lines, twice = _find_lines(text)
+    if twice:
+        raise ConfigError(
+            [Fault(option, None, f"{name}, line {line}", f"says {key!r} twice", "", "Keep one.") for key, line in twice]
+        )
+    return Document(name, value, lines)
 
 
 def parse_toml(text: str, name: str, option: str) -> Document:
@@ -82,7 +93,7 @@ def display(path: Path) -> str:
         return str(path)
 
 
-def _find_lines(text: str) -> dict[Where, int]:
+def _find_lines(text: str) -> tuple[dict[Where, int], list[tuple[str | int, int]]]:
     lines: dict[Where, int] = {}
     walker = _Walker(lines)
     position, line = 0, 1
@@ -90,7 +101,7 @@ def _find_lines(text: str) -> dict[Where, int]:
         line += text.count("\n", position, part.start())
         position = part.start()
         walker.see(part[0], line)
-    return lines
+    return lines, walker.twice
 
 
 class _Walker:
@@ -98,6 +109,7 @@ class _Walker:
 
     def __init__(self, lines: dict[Where, int]) -> None:
         self.lines = lines
+        self.twice: list[tuple[str | int, int]] = []
         self.path: list[str | int] = []
         self.in_list: list[bool] = []
         self.expects_key = False
@@ -114,6 +126,8 @@ class _Walker:
         if self.expects_key:
             self.path[-1] = json.loads(part)
             self.expects_key = False
+            if tuple(self.path) in self.lines:
+                self.twice.append((self.path[-1], line))
             self.lines[tuple(self.path)] = line
             return
         self.lines.setdefault(tuple(self.path), line)

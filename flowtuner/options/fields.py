@@ -193,4 +193,9 @@ def _describe_bounds(field: FieldInfo) -> str:
         if getattr(mark, name, None) is not None
     }
     words = {"gt": "above", "ge": "from", "lt": "below", "le": "up to"}
-    return "".join(f" {words[name]} {bounds[name]:g}" for name in ("gt", "ge", "lt", "le") if name in bounds)
+    return "".join(f" {words[name]} {_plain(bounds[name])}" for name in ("gt", "ge", "lt", "le") if name in bounds)
+
+
+def _plain(number: float) -> str:
+    # Whole numbers in full: 1e+08 is not how people write a limit.
+    return str(int(number)) if float(number).is_integer() else f"{number:g}"

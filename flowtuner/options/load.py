@@ -25,6 +25,7 @@ from flowtuner.options.sources import Sources, gather
 
 # Stand-ins for required options that are wrong or absent, so that the others can still be checked.
 STAND_INS = {"model_family": "pixart_sigma", "model_type": "full", "output_dir": "output"}
+FILE_OPTIONS = ("config", "env")
 
 
 def load(
@@ -45,6 +46,9 @@ def load(
     here = Path.cwd()
     places = Places(here, here / (config_dir or environ.get("FLOWTUNER_CONFIG_DIR") or "config"))
     layers, places = gather(Sources(env, config_file, flags, values, environ, places), faults)
+    if any(fault.option in FILE_OPTIONS for fault in faults):
+        # Without its file a run lacks everything; saying so would bury what is wrong.
+        raise ConfigError(faults)
     chosen = merge(layers, environ, faults, warnings)
     origins = {name: given.origin for name, given in chosen.items()}
     datasets_source = _read_source(chosen, places, faults)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from flowtuner.errors import ConfigError, Fault
 from flowtuner.options.config import TrainingConfig
-from flowtuner.options.documents import Document, display, read_document
+from flowtuner.options.documents import Document, display, read_document, read_text
 from flowtuner.options.fields import accepts, closest
 from flowtuner.options.names import environment_names, find_spelling, is_ignored
 from flowtuner.options.origin import Given, Origin
@@ -21,6 +22,9 @@ BACKENDS = {"json": "config.json", "toml": "config.toml", "env": "config.env", "
 ENVIRONMENT_VARIABLES = ("SIMPLETUNER_ENVIRONMENT", "SIMPLETUNER_ENV", "ENV")
 BACKEND_VARIABLES = ("SIMPLETUNER_CONFIG_BACKEND", "CONFIG_BACKEND", "CONFIG_TYPE")
 BOOLEANS = ("true", "false", "1", "0", "yes", "no", "on", "off")
+
+QUOTED = re.compile(r"""\s*(?:'([^']*)'|"([^"]*)")\s*(?:#.*)?""")
+COMMENT = re.compile(r"(?:^|\s+)#.*$")
 
 Layer = list[Given]
 
@@ -132,22 +136,34 @@ def _read_mapping(document: Document) -> Iterator[Given]:
 
 def _read_env_file(path: Path) -> Iterator[Given]:
     known = environment_names()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path, "config").splitlines(), 1):
         text = line.strip().removeprefix("export ").strip()
         name, sign, value = text.partition("=")
         origin = Origin("file", f"{display(path)}, line {number}")
         if not sign or text.startswith("#"):
             continue
         if name.strip() == "TRAINER_EXTRA_ARGS":
-            yield from (replace(given, origin=origin) for given in parse_flags(shlex.split(_unquote(value)), []))
+            yield from _read_extra_flags(_unquote(value), origin)
         elif name.strip() in known:
             yield Given(known[name.strip()], _unquote(value), origin)
 
 
+def _read_extra_flags(text: str, origin: Origin) -> Iterator[Given]:
+    faults: list[Fault] = []
+    try:
+        flags = list(parse_flags(shlex.split(text), faults))
+    except ValueError as error:
+        faults.append(Fault("TRAINER_EXTRA_ARGS", text, str(origin), f"cannot be split into flags: {error}"))
+    if faults:
+        raise ConfigError([replace(fault, origin=str(origin)) for fault in faults])
+    yield from (replace(given, origin=origin) for given in flags)
+
+
 def _unquote(text: str) -> str:
-    stripped = text.strip()
-    quoted = len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "\"'"
-    return stripped[1:-1] if quoted else stripped
+    # As a shell reads the line: quotes go, and so does a comment after the value.
+    if found := QUOTED.fullmatch(text):
+        return found[1] or found[2] or ""
+    return COMMENT.sub("", text).strip()
 
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[Given]:

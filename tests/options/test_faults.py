@@ -247,3 +247,41 @@ def test_a_strange_value_of_any_key_of_an_entry_ends_in_nothing_but_faults(desk,
         entry = {"id": "a", "instance_data_dir": "pictures", name: value}
         with contextlib.suppress(ConfigError):
             load(values=least | {"data_backend_config": [entry]}, environ={})
+
+
+def faults_of(**sources) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load(**{"environ": {}} | sources)
+    return [str(fault) for fault in caught.value.faults]
+
+
+def test_a_key_that_stands_twice_is_a_fault_with_its_line(desk, least):
+    text = json.dumps(least)[:-1] + ',\n "train_batch_size": 1,\n "train_batch_size": 8}'
+    (desk / "config/demo/config.json").write_text(text)
+    assert faults_of(env="demo") == [
+        "config: says 'train_batch_size' twice; from config/demo/config.json, line 3; Keep one."
+    ]
+
+
+def test_a_broken_file_is_all_that_is_said(desk):
+    (desk / "config/demo/config.json").write_text('{"model_type": ')
+    assert len(faults_of(env="demo")) == 1
+    assert len(faults_of(env="nowhere")) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"MODEL_TYPE=\xff\xfe", "is not UTF-8 text"),
+        (b'TRAINER_EXTRA_ARGS="--validation_prompt=\'open"', "cannot be split into flags"),
+        (b"TRAINER_EXTRA_ARGS='--seed=1 stray'", "stray: is no flag; from config/demo/config.env, line 1"),
+    ],
+)
+def test_a_broken_env_file_is_a_fault(desk, content, words):
+    (desk / "config/demo/config.env").write_bytes(content)
+    assert words in " ".join(faults_of(environ={"ENV": "demo", "CONFIG_BACKEND": "env"}))
+
+
+def test_a_run_without_end_is_refused_with_a_readable_limit(desk, least):
+    (found,) = faults_of(values=least | {"max_train_steps": 10**30})
+    assert "up to 100000000" in found

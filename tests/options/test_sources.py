@@ -223,3 +223,16 @@ def test_secrets_are_hidden_where_configurations_are_shown(desk, least):
     shown = json.dumps(loaded.redacted())
     assert '"bucket": "b"' in shown
     assert not [secret for secret in ("AKIA", '"S"', '"T"', "token=U") if secret in shown]
+
+
+def test_an_env_file_is_read_as_a_shell_reads_it(desk, least):
+    lines = [f"export {name.upper()}='{value}' # why" for name, value in least.items() if name != "max_train_steps"]
+    extra = 'TRAINER_EXTRA_ARGS="--max_train_steps=9 --use_ema"  # more'
+    (desk / "config/demo/config.env").write_text("\n".join([*lines, extra, "TRAINING_SEED=7 # a comment"]))
+    loaded = load(environ={"ENV": "demo", "CONFIG_BACKEND": "env"})
+    assert (loaded.config.max_train_steps, loaded.config.use_ema, loaded.config.seed) == (9, True, 7)
+
+
+def test_sizes_of_zero_mean_no_limit_as_in_simpletuners_examples(desk, least):
+    config = load(values=least | {"minimum_image_size": 0, "maximum_image_size": 0, "target_downsample_size": 0}).config
+    assert (config.minimum_image_size, config.maximum_image_size) == (0, 0)

@@ -21,9 +21,11 @@ class DataOptions(Section):
         "`pixel`: length of the short edge; `area`: megapixels; `pixel_area`: edge of a square of the same area.",
         env=["RESOLUTION_TYPE"],
     )
-    minimum_image_size: float | None = option(None, "Smaller pictures are left out.", gt=0, env=["MINIMUM_RESOLUTION"])
-    maximum_image_size: float | None = option(None, "Larger pictures are reduced before cropping.", gt=0)
-    target_downsample_size: float | None = option(None, "Size that larger pictures are reduced to.", gt=0)
+    minimum_image_size: float | None = option(
+        None, "Smaller pictures are left out; 0: none.", ge=0, env=["MINIMUM_RESOLUTION"]
+    )
+    maximum_image_size: float | None = option(None, "Larger pictures are reduced before cropping; 0: none.", ge=0)
+    target_downsample_size: float | None = option(None, "Size that larger pictures are reduced to.", ge=0)
     max_upscale_threshold: float | None = option(None, "Largest share by which a picture may be enlarged.", gt=0)
     aspect_bucket_alignment: Literal[8, 16, 24, 32, 64] = option(64, "Edges are multiples of this many pixels.")
     aspect_bucket_rounding: int = option(

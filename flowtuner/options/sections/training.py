@@ -13,12 +13,17 @@ class TrainingOptions(Section):
         ..., "Where checkpoints, pictures, logs and the trained model go.", path="created", env=["OUTPUT_DIR"]
     )
     max_train_steps: int = option(
-        0, "Optimizer steps of the whole run; 0: as many as num_train_epochs takes.", ge=0, env=["MAX_NUM_STEPS"]
+        0,
+        "Optimizer steps of the whole run; 0: as many as num_train_epochs takes.",
+        ge=0,
+        le=100_000_000,
+        env=["MAX_NUM_STEPS"],
     )
     num_train_epochs: int = option(
         1,
         "Passes over the data; 0, or absent while max_train_steps is given: as many as the steps take.",
         ge=0,
+        le=1_000_000,
         env=["NUM_EPOCHS"],
     )
     strict_epoch_limit: bool = option(
