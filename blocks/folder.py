@@ -7,23 +7,20 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Self
-from urllib.parse import quote
+from pathlib import Path
+from typing import ClassVar, Self
 from uuid import uuid4
 
-from prefect.blocks.core import Block
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
+from blocks.parts.kept import KeptDestination
 from flowtuner import durable
 from flowtuner.durable import FileRecord
-from flowtuner.errors import ConfigError, DestinationDown, Fault, PublishError
-from flowtuner.publishing.destination import Progress, PublishResult
-from flowtuner.publishing.entries import check_keys, faults_of
+from flowtuner.errors import DestinationDown, PublishError
+from flowtuner.publishing.destination import Progress
 from flowtuner.publishing.manifest import Manifest
-from flowtuner.publishing.snapshot import Snapshot
-from flowtuner.publishing.transfer import find_remote_damage, remove_surplus, send
 
 BLOCK_BYTES = 4 << 20
 INCOMING = ".incoming"
@@ -48,7 +45,7 @@ REMEDIES = {
 }
 
 
-class FolderDestination(Block):
+class FolderDestination(KeptDestination):
     """A folder that keeps checkpoints and releases, each proved by its manifest."""
 
     _block_type_name = "Flowtuner Folder"
@@ -61,13 +58,6 @@ class FolderDestination(Block):
     path: Path = Field(
         description="The folder, such as the mount point of a share; made if only its last part is missing."
     )
-    base_path: str = Field("", description="Subfolder below path that holds this project's runs.")
-    name: str = Field("", description="What reports call this destination; by default its provider and path.")
-    public_base_url: str | None = Field(None, description="URL under which the folder is served, for the links.")
-    required: bool = Field(True, description="Whether a run fails when this destination does not hold its results.")
-    include: list[str] = Field(default_factory=list, description="Only files that match one of these patterns.")
-    exclude: list[str] = Field(default_factory=list, description="No file that matches one of these patterns.")
-
     _device: int | None = PrivateAttr(None)
 
     @field_validator("path")
@@ -75,59 +65,10 @@ class FolderDestination(Block):
     def _expand(cls, value: Path) -> Path:
         return Path(os.path.abspath(value.expanduser()))
 
-    @field_validator("base_path")
-    @classmethod
-    def _stay_inside(cls, value: str) -> str:
-        parts = PurePosixPath(value.strip(" /")).parts
-        if ".." in parts:
-            raise ValueError("'..' would leave the destination's path")
-        return "/".join(parts)
-
     @model_validator(mode="after")
     def _name_it(self) -> Self:
         self.name = self.name or f"{self.provider}:{self.path}"
         return self
-
-    @classmethod
-    def check_entry(cls, entry: Mapping[str, Any], origin: str) -> list[Fault]:
-        """Finds mistakes in an entry of `publishing_config` without asking anybody."""
-        settings, faults = check_keys(entry, set(cls.model_fields), origin)
-        if faults or "block" in entry:
-            return faults
-        try:
-            cls(**settings)
-        except ValidationError as error:
-            return faults_of(error, origin)
-        return []
-
-    @classmethod
-    def from_entry(cls, entry: Mapping[str, Any], origin: str) -> Self:
-        """Makes the destination from an entry, or from the stored block it names with the entry's own keys on top."""
-        settings, faults = check_keys(entry, set(cls.model_fields), origin)
-        if not faults and entry.get("block"):
-            settings, faults = cls._stored_settings(str(entry["block"]), origin) | settings, []
-        if faults:
-            raise ConfigError(faults)
-        try:
-            return cls(**settings)
-        except ValidationError as error:
-            raise ConfigError(faults_of(error, origin)) from error
-
-    @classmethod
-    def _stored_settings(cls, block: str, origin: str) -> dict[str, Any]:
-        try:
-            stored = cls.load(block, _sync=True)  # type: ignore[call-arg]
-        except ValueError as error:
-            fault = Fault(
-                "block",
-                block,
-                origin,
-                "no such block is stored",
-                suggestion=f"save a {cls._block_type_name} block of this name",
-            )
-            raise ConfigError([fault]) from error
-        settings = {key: getattr(stored, key) for key in cls.model_fields}
-        return settings | {"name": block}
 
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
@@ -140,58 +81,20 @@ class FolderDestination(Block):
             raise PublishError(f"{output_dir} would be published onto itself. Choose another `path` or `base_path`.")
         with self._translated():
             self._device = self.path.stat().st_dev
-            store = FolderStore(self._root)
-            key, token = f".probe-{uuid4().hex}", uuid4().bytes
-            store.write(key, token)
-            answer = store.read(key)
-            store.delete(key)
-        if answer != token:
-            raise PublishError(f"{self._root} gave back other bytes than were written. Check the disk or the share.")
+        super().probe(output_dir)
 
-    def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
-        """Copies what is not there yet, reads it back, and writes the manifest last."""
-        wanted = snapshot.manifest.select(self.include, self.exclude)
-        if not wanted.files:
-            raise PublishError(f"include and exclude leave nothing of {snapshot.name} for {self.name}. Widen them.")
-        with self._translated(), FolderStore(self._root) as store:
-            self._check_mount()
-            manifest, sent_files, sent_bytes = send(store, snapshot, wanted, on_progress)
-            damage = find_remote_damage(store, manifest, deep=False)
-        if damage:
-            raise PublishError(f"{self.name} does not hold what was written: {'; '.join(damage[:5])}")
-        return PublishResult(
-            self.name, self.provider, snapshot.name, manifest.step, self.uri_of(manifest), True,
-            len(manifest.files), manifest.size, sent_files, sent_bytes, manifest.sha256, dict(manifest.metadata),
-        )  # fmt: skip
+    def _open_store(self, manifest: Manifest | None = None) -> FolderStore:
+        # An unmounted share leaves its empty mount point behind: writing there would fill the system's disk.
+        if not self.path.is_dir() or (self._device is not None and self.path.stat().st_dev != self._device):
+            raise DestinationDown(f"{self.path} is gone: is the share still mounted?")
+        return FolderStore(self._root)
 
-    def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
-        """Says what is missing or wrong of a published unit; `deep` reads every byte."""
-        with self._translated():
-            self._check_mount()
-            wanted = manifest.select(self.include, self.exclude)
-            return find_remote_damage(FolderStore(self._root), wanted, deep=deep)
-
-    def prune(self, run: str, keep: int, newest: str) -> list[str]:
-        """Removes the run's oldest checkpoints beyond `keep` (0 keeps all) and names them; `newest` always stays."""
-        with self._translated():
-            self._check_mount()
-            return remove_surplus(FolderStore(self._root), run, keep, newest)
-
-    def uri_of(self, manifest: Manifest) -> str | None:
-        """The public URL of a published unit, or its file:// URI."""
-        if self.public_base_url:
-            prefix = f"{self.base_path}/{manifest.prefix}".strip("/")
-            return f"{self.public_base_url.rstrip('/')}/{quote(prefix)}"
-        return (self._root / manifest.prefix).as_uri()
+    def _base_uri(self) -> str:
+        return self.path.as_uri()
 
     @property
     def _root(self) -> Path:
         return self.path / self.base_path
-
-    def _check_mount(self) -> None:
-        # An unmounted share leaves its empty mount point behind: writing there would fill the system's disk.
-        if not self.path.is_dir() or (self._device is not None and self.path.stat().st_dev != self._device):
-            raise DestinationDown(f"{self.path} is gone: is the share still mounted?")
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -231,14 +134,14 @@ class FolderStore:
         except FileNotFoundError:
             return None
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, data: bytes, *, is_new: bool = False) -> None:
         """Writes a small file atomically."""
         durable.write_bytes(self._root / key, data)
 
-    def size(self, key: str) -> int | None:
-        """The size of a regular file, None if there is none."""
-        path = self._root / key
-        return path.stat().st_size if path.is_file() else None
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """The sizes of all regular files in a folder, by their keys."""
+        found = (path for path in (self._root / prefix).rglob("*") if path.is_file())
+        return {path.relative_to(self._root).as_posix(): path.stat().st_size for path in found}
 
     def stage(self, source: Path, key: str, record: FileRecord, on_bytes: Progress) -> None:
         """Copies a file to a hidden neighbour of its place, flushes it and reads it back from the disk."""
@@ -266,14 +169,21 @@ class FolderStore:
         for folder in {target.parent for _, target in self._staged}:
             durable.sync_folder(folder)
 
-    def delete(self, key: str) -> None:
-        """Removes a file that may be missing, and folders that it leaves empty."""
-        path = self._root / key
-        path.unlink(missing_ok=True)
-        for folder in path.relative_to(self._root).parents:
-            with contextlib.suppress(OSError):  # not empty, or not there
-                if folder != Path():
-                    (self._root / folder).rmdir()
+    def delete(self, *keys: str) -> None:
+        """Removes files that may be missing, and folders that they leave empty."""
+        for key in keys:
+            path = self._root / key
+            path.unlink(missing_ok=True)
+            for folder in path.relative_to(self._root).parents:
+                with contextlib.suppress(OSError):  # not empty, or not there
+                    if folder != Path():
+                        (self._root / folder).rmdir()
+
+    def drop_unfinished(self, prefix: str, older_than_s: float = 0) -> None:
+        """Removes the copies that were begun below a folder and never came to their end."""
+        for folder in (self._root / prefix).rglob(INCOMING):
+            if time.time() - folder.stat().st_mtime >= older_than_s:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def reserve(self, bytes: int) -> None:
         """Raises when the disk has no room for that much."""

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,15 @@ FLUSH_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class FlowCall:
-    """A flow by its entrypoint, what it is given, and the folder its events are written in."""
+    """A flow by its entrypoint, what it is given, and the folder its events are written in.
+
+    `conceal` takes credentials out of the parameters once Prefect is there to keep them.
+    """
 
     entrypoint: str
     parameters: dict[str, Any]
     output_dir: Path
+    conceal: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
 
 @dataclass
@@ -79,7 +83,7 @@ def _call(call: FlowCall, ending: _Ending) -> None:
     from prefect.exceptions import CancelledRun, PrefectException
 
     try:
-        ending.result = _load(call.entrypoint)(**call.parameters)
+        ending.result = _load(call.entrypoint)(**call.conceal(call.parameters))
     except CancelledRun:  # somebody cancelled it in Prefect's UI
         ending.code, ending.message = Exit.INTERRUPTED, "cancelled"
     except PrefectException as error:

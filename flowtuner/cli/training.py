@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowtuner.cli.arguments import Source
+from flowtuner.cli.credentials import conceal_options
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.findings import has_errors, load_and_inspect, tell_findings
 from flowtuner.cli.flow import FlowCall, run_flow
@@ -30,4 +32,6 @@ def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
     if loaded is None or has_errors(findings):
         tell("Nothing was started.")
         return Exit.CONFIGURATION
-    return run_flow(FlowCall(entrypoint, source.parameters(loaded), Path(loaded.config.output_dir)), as_json)
+    config = loaded.config
+    conceal = partial(conceal_options, entries=config.publishing_config)
+    return run_flow(FlowCall(entrypoint, source.parameters(loaded), Path(config.output_dir), conceal), as_json)

@@ -14,7 +14,7 @@ from flowtuner.options.fields import Section, extra_of
 from flowtuner.options.origin import DEFAULT, Origin
 
 SECRET = re.compile(r"key|token|secret|password|credential|connection_string|headers|webhook_url|callback_url", re.I)
-PUBLIC = re.compile(r"key_prefix|tokenizer|max_tokens", re.I)
+PUBLIC = re.compile(r"key_prefix|tokenizer|max_tokens|kms_key_id", re.I)
 HIDDEN = "***"
 
 

@@ -49,6 +49,10 @@ class Destination(Protocol):
     def from_entry(cls, entry: Mapping[str, Any], origin: str) -> Self:
         """Makes a destination from an entry, looking up the stored block it may name; raises ConfigError."""
 
+    @classmethod
+    def keep_credentials(cls, entry: Mapping[str, Any], origin: str) -> dict[str, Any]:
+        """Stores an entry's credentials in a block, and answers with the entry that names it instead of them."""
+
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
 

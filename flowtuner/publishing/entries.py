@@ -20,16 +20,35 @@ def check_keys(entry: Mapping[str, Any], known: Collection[str], origin: str) ->
     for key in sorted(set(settings) - set(known)):
         close = difflib.get_close_matches(key, known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else "remove it"
-        faults.append(Fault(key, settings[key], origin, "unknown key", ", ".join(sorted(known)), hint))
+        # The value is not shown: a misspelt key may hold a credential.
+        faults.append(Fault(key, None, origin, "unknown key", ", ".join(sorted(known)), hint))
     return settings, faults
 
 
-def faults_of(error: ValidationError, origin: str) -> list[Fault]:
-    """The faults behind a refused set of settings."""
+def check_spellings(
+    entry: Mapping[str, Any], spellings: Mapping[str, str], origin: str
+) -> tuple[dict[str, Any], list[Fault]]:
+    """Replaces other names of keys by ours; the same key under two names is a fault."""
+    settings: dict[str, Any] = {}
+    faults = []
+    for key, value in entry.items():
+        name = spellings.get(key, key)
+        if name in settings:
+            faults.append(Fault(name, None, origin, "is given twice, under two names", suggestion="keep one of them"))
+        settings[name] = value
+    return settings, faults
+
+
+def faults_of(error: ValidationError, origin: str, secret_keys: Collection[str] = ()) -> list[Fault]:
+    """The faults behind a refused set of settings, without the values of secret ones."""
     faults = []
     for mistake in error.errors(include_url=False):
         option = ".".join(str(part) for part in mistake["loc"]) or "entry"
         is_missing = mistake["type"] == "missing"
-        value = None if is_missing else mistake["input"]
-        faults.append(Fault(option, value, origin, "is required" if is_missing else mistake["msg"]))
+        place = mistake["loc"]
+        # A rule between keys has all settings for its input.
+        is_shown = bool(place) and place[0] not in secret_keys and not is_missing
+        value = mistake["input"] if is_shown else None
+        problem = "is required" if is_missing else mistake["msg"].removeprefix("Value error, ")
+        faults.append(Fault(option, value, origin, problem))
     return faults

@@ -50,6 +50,18 @@ def open_destinations(entries: Sequence[Mapping[str, Any]], origin: str = "publi
     return destinations
 
 
+def keep_credentials(entries: Sequence[Mapping[str, Any]], origin: str = "publishing_config") -> list[dict[str, Any]]:
+    """The entries with stored blocks in place of their credentials; Prefect's API must be within reach."""
+    kept = []
+    for index, entry in enumerate(entries):
+        place = f"{origin}[{index}]"
+        kind, fault = _find_kind(entry, place)
+        if fault or kind is None:
+            raise ConfigError([fault] if fault else [])
+        kept.append(kind.keep_credentials(entry, place))
+    return kept
+
+
 def _find_kind(entry: Mapping[str, Any], origin: str) -> tuple[type[Destination] | None, Fault | None]:
     if not isinstance(entry, Mapping):
         return None, Fault("publishing_config", entry, origin, "an entry must be an object", '{"provider": ...}')

@@ -8,9 +8,9 @@ the release never touches the checkpoints in the folders beside its files, nor a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
@@ -19,6 +19,7 @@ from flowtuner.publishing.manifest import MANIFEST_NAME, Manifest, parse_manifes
 from flowtuner.publishing.snapshot import Snapshot
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
+ABANDONED_S = 3 * 86400.0  # a stopped run that is started again within this time goes on inside its files
 
 
 class Store(Protocol):
@@ -27,20 +28,29 @@ class Store(Protocol):
     def read(self, key: str) -> bytes | None:
         """The bytes of a small object, None if there is none."""
 
-    def write(self, key: str, data: bytes) -> None:
-        """Writes a small object atomically."""
+    def __enter__(self) -> Self:
+        """Begins one piece of work."""
 
-    def size(self, key: str) -> int | None:
-        """The size of an object, None if there is none."""
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Ends it; what is worth going on with after this error stays."""
+
+    def write(self, key: str, data: bytes, *, is_new: bool = False) -> None:
+        """Writes a small object atomically; a new one must not be there yet, where the storage can tell."""
+
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """The sizes of all objects below a prefix, by their keys."""
 
     def stage(self, source: Path, key: str, record: FileRecord, on_bytes: Progress) -> None:
-        """Uploads a file and reads it back; where the storage can, it becomes visible only by `settle`."""
+        """Uploads a file, or takes it up to be uploaded by `settle`; it is not visible yet."""
 
     def settle(self) -> None:
-        """Makes everything staged visible."""
+        """Makes everything staged visible, and proves that it arrived with the recorded bytes."""
 
-    def delete(self, key: str) -> None:
-        """Removes an object that may be missing."""
+    def delete(self, *keys: str) -> None:
+        """Removes objects that may be missing."""
+
+    def drop_unfinished(self, prefix: str, older_than_s: float = 0) -> None:
+        """Removes what uploads below a prefix left behind that never came to their end."""
 
     def reserve(self, bytes: int) -> None:
         """Raises PublishError when that much cannot fit."""
@@ -56,7 +66,7 @@ def send(store: Store, snapshot: Snapshot, manifest: Manifest, on_progress: Prog
     """Brings a unit to a store; answers with the manifest that stands there now, files sent and bytes sent."""
     manifest_key = f"{manifest.prefix}/{MANIFEST_NAME}"
     remote = parse_manifest(store.read(manifest_key))
-    changed = [record for record in manifest.files if not _is_there(store, manifest.prefix, record, remote)]
+    changed = _find_changed(store, manifest, remote)
     if remote and not changed and remote.describes_same(manifest):
         on_progress(manifest.size, manifest.size)
         return remote, 0, 0
@@ -65,9 +75,9 @@ def send(store: Store, snapshot: Snapshot, manifest: Manifest, on_progress: Prog
         # While names are switched the old manifest would vouch for a mixture.
         store.delete(manifest_key)
     store.settle()
-    store.write(manifest_key, manifest.to_bytes())
-    for record in _orphans(remote, manifest):
-        store.delete(f"{manifest.prefix}/{record.path}")
+    store.write(manifest_key, manifest.to_bytes(), is_new=bool(changed))
+    store.delete(*(f"{manifest.prefix}/{record.path}" for record in _orphans(remote, manifest)))
+    store.drop_unfinished(manifest.prefix, ABANDONED_S)
     return manifest, len(changed), sent
 
 
@@ -79,9 +89,10 @@ def find_remote_damage(store: Store, manifest: Manifest, *, deep: bool) -> list[
     if not remote.describes_same(manifest):
         return [f"{manifest.prefix}/{MANIFEST_NAME} describes other files"]
     damage = []
+    sizes = store.sizes(manifest.prefix)
     for record in manifest.files:
         key = f"{manifest.prefix}/{record.path}"
-        size = store.size(key)
+        size = sizes.get(key)
         if size is None:
             damage.append(f"{key} is missing")
         elif size != record.size:
@@ -109,29 +120,36 @@ def remove_surplus(store: Store, run: str, keep: int, newest: str) -> list[str]:
     return [manifest.name for manifest in surplus]
 
 
-def _is_there(store: Store, prefix: str, record: FileRecord, remote: Manifest | None) -> bool:
-    return remote is not None and record in remote.files and store.size(f"{prefix}/{record.path}") == record.size
+def _find_changed(store: Store, manifest: Manifest, remote: Manifest | None) -> list[FileRecord]:
+    if remote is None:
+        return list(manifest.files)
+    sizes = store.sizes(manifest.prefix)
+    return [
+        record
+        for record in manifest.files
+        if record not in remote.files or sizes.get(f"{manifest.prefix}/{record.path}") != record.size
+    ]
 
 
 def _upload(
     store: Store, snapshot: Snapshot, manifest: Manifest, changed: list[FileRecord], on_progress: Progress
 ) -> int:
+    done = {record.path: 0 for record in changed}
     total = sum(record.size for record in changed)
     store.reserve(total)
-    done = 0
+
+    def count(path: str, bytes: int) -> None:
+        done[path] = bytes
+        on_progress(sum(done.values()), total)
+
     for record in changed:
         source = snapshot.folder / record.path
         if not source.is_file():
             raise PublishError(
                 f"{source} vanished before it was published. Run `flowtuner publish` on the folder again."
             )
-        store.stage(
-            source,
-            f"{manifest.prefix}/{record.path}",
-            record,
-            lambda bytes, _, before=done: on_progress(before + bytes, total),  # type: ignore[misc]
-        )
-        done += record.size
+        key = f"{manifest.prefix}/{record.path}"
+        store.stage(source, key, record, lambda bytes, _, path=record.path: count(path, bytes))  # type: ignore[misc]
     return total
 
 
@@ -143,5 +161,5 @@ def _orphans(remote: Manifest | None, manifest: Manifest) -> list[FileRecord]:
 def _remove(store: Store, manifest: Manifest) -> None:
     # The manifest goes first: from then on nobody takes the rest for a whole checkpoint.
     store.delete(f"{manifest.prefix}/{MANIFEST_NAME}")
-    for record in manifest.files:
-        store.delete(f"{manifest.prefix}/{record.path}")
+    store.delete(*(f"{manifest.prefix}/{record.path}" for record in manifest.files))
+    store.drop_unfinished(manifest.prefix)

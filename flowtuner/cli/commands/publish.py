@@ -38,10 +38,11 @@ def run(argv: Sequence[str]) -> int:
         tell_findings(findings)
         return Exit.CONFIGURATION
 
+    from flowtuner.cli.credentials import conceal_destinations
     from flowtuner.cli.flow import FlowCall, run_flow
 
     parameters = {"path": str(path), "destinations": destinations or None}
-    return run_flow(FlowCall(PUBLISH, parameters, output_dir), known.json)
+    return run_flow(FlowCall(PUBLISH, parameters, output_dir, conceal_destinations), known.json)
 
 
 def _folders(known: argparse.Namespace) -> list[dict[str, Any]]:

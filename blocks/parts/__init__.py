@@ -1,0 +1,1 @@
+"""Parts that several destinations are made of; not destinations themselves."""

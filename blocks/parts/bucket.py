@@ -1,0 +1,217 @@
+"""The objects of one bucket: small files in one request each, large ones in parts that survive an interruption."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from botocore.exceptions import ClientError
+
+from blocks.parts.digests import Digests, digest_file, digest_stream, refuse_changed
+from blocks.parts.multipart import PartUpload
+from blocks.parts.s3_errors import code_of, status_of
+from blocks.parts.threads import run_together
+from flowtuner.durable import FileRecord
+from flowtuner.errors import DestinationDown, PublishError
+from flowtuner.publishing.destination import Progress
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+REQUESTS_AT_ONCE = 8
+SINGLE_LIMIT_BYTES = 5 << 30
+NOT_FOUND = ("NoSuchKey", "NotFound", "404")
+OCTETS = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How objects are written to a bucket."""
+
+    bucket: str
+    root: str = ""
+    part_bytes: int = 64 << 20
+    is_single_part: bool = False
+    has_checksums: bool = True
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def key(self, key: str) -> str:
+        """The key in the bucket for one below the base path."""
+        return f"{self.root}/{key}".lstrip("/")
+
+
+@dataclass(frozen=True)
+class _Put:
+    source: Path
+    key: str
+    record: FileRecord
+    on_bytes: Progress
+
+
+class BucketStore:
+    """A bucket below one prefix; nothing becomes visible before `settle`."""
+
+    def __init__(self, client: BaseClient, terms: Terms) -> None:
+        self.client: Any = client  # its methods are made at run time
+        self.terms = terms
+        self._puts: list[_Put] = []
+        self._uploads: list[PartUpload] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # Parts that were sent stay: the next attempt, even in another process, goes on with them.
+        self.client.close()
+
+    def read(self, key: str) -> bytes | None:
+        """The bytes of an object, None if there is none."""
+        try:
+            reply = self.client.get_object(Bucket=self.terms.bucket, Key=self.terms.key(key))
+        except ClientError as error:
+            if code_of(error) in NOT_FOUND:
+                return None
+            raise
+        data: bytes = reply["Body"].read()
+        return data
+
+    def write(self, key: str, data: bytes, *, is_new: bool = False) -> None:
+        """Writes a small object; a new one only if nobody else has written it meanwhile, where the storage can tell."""
+        arguments = self.arguments_of(key) | {"Body": data}
+        if not self.terms.has_checksums:
+            arguments["ContentMD5"] = Digests.of(data).content_md5
+        # Storages that refuse the newer checksum headers do not know conditional writes either.
+        if not is_new or not self.terms.has_checksums:
+            self.client.put_object(**arguments)
+            return
+        try:
+            self.client.put_object(**arguments, IfNoneMatch="*")
+        except ClientError as error:
+            if status_of(error) == 501:
+                self.client.put_object(**arguments)
+            elif status_of(error) not in (409, 412):
+                raise
+            elif self.read(key) != data:  # the reply to our own writing may have been lost
+                raise PublishError(
+                    f"{self.terms.key(key)} was written by somebody else meanwhile: two runs publish to the same "
+                    "place. Give them different names of output_dir, or different base_path."
+                ) from error
+
+    def sizes(self, prefix: str) -> Mapping[str, int]:
+        """The sizes of all objects below a prefix, by their keys."""
+        skip = len(self.terms.key("x")) - 1
+        return {item["Key"][skip:]: item["Size"] for page in self._pages(prefix) for item in page.get("Contents", ())}
+
+    def children(self, prefix: str) -> Iterable[str]:
+        """The names directly below a prefix."""
+        found = (part for page in self._pages(prefix, Delimiter="/") for part in page.get("CommonPrefixes", ()))
+        return [part["Prefix"].rstrip("/").rpartition("/")[2] for part in found]
+
+    def reserve(self, bytes: int) -> None:
+        """Nothing: S3 has no way to ask for room."""
+
+    def stage(self, source: Path, key: str, record: FileRecord, on_bytes: Progress) -> None:
+        """Sends a large file in parts, which stay invisible; a small one is only taken up."""
+        is_single = self.terms.is_single_part or record.size <= self.terms.part_bytes
+        if is_single and record.size > SINGLE_LIMIT_BYTES:
+            raise PublishError(f"{key} is too large for one request. Leave out force_single_part.")
+        if is_single:
+            self._puts.append(_Put(source, key, record, on_bytes))
+            return
+        upload = PartUpload(self, source, key, record)
+        upload.send(on_bytes)
+        self._uploads.append(upload)
+
+    def settle(self) -> None:
+        """Makes everything staged visible and proves each object."""
+        for upload in self._uploads:
+            upload.complete()
+        self._uploads.clear()
+        puts, self._puts = self._puts, []
+        done = {put.key: 0 for put in puts}
+
+        def put_one(put: _Put) -> None:
+            self._put(put)
+            done[put.key] = put.record.size
+
+        def tell() -> None:
+            for put in puts:
+                put.on_bytes(done[put.key], put.record.size)
+
+        run_together([lambda put=put: put_one(put) for put in puts], REQUESTS_AT_ONCE, tell)  # type: ignore[misc]
+
+    def delete(self, *keys: str) -> None:
+        """Removes objects that may be missing."""
+
+        def delete_one(key: str) -> None:
+            # One by one: the request for many at once needs checksums that not every storage takes.
+            self.client.delete_object(Bucket=self.terms.bucket, Key=self.terms.key(key))
+
+        run_together([lambda key=key: delete_one(key) for key in keys], REQUESTS_AT_ONCE)  # type: ignore[misc]
+
+    def has_content(self, key: str, record: FileRecord) -> bool:
+        """Whether an object has the recorded bytes, all of them read."""
+        reply = self.client.get_object(Bucket=self.terms.bucket, Key=self.terms.key(key))
+        return digest_stream(reply["Body"].iter_chunks(1 << 20)).sha256 == record.sha256
+
+    def unfinished(self, prefix: str) -> list[dict[str, Any]]:
+        """The uploads in parts below a prefix that nobody has completed, newest first; none where that is not told."""
+        pages = self.client.get_paginator("list_multipart_uploads").paginate(
+            Bucket=self.terms.bucket, Prefix=self.terms.key(prefix)
+        )
+        try:
+            found = [upload for page in pages for upload in page.get("Uploads", ())]
+        except ClientError as error:
+            if status_of(error) in (403, 405, 501):  # not everybody may list them; they only save work
+                return []
+            raise
+        return sorted(found, key=lambda upload: upload["Initiated"], reverse=True)
+
+    def abort(self, upload: Mapping[str, Any]) -> None:
+        """Gives an unfinished upload up, and its parts with it."""
+        try:
+            self.client.abort_multipart_upload(Bucket=self.terms.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        except ClientError as error:
+            if code_of(error) != "NoSuchUpload":
+                raise
+
+    def drop_unfinished(self, prefix: str, older_than_s: float = 0) -> None:
+        """Gives up what uploads below a prefix left behind that never came to their end."""
+        now = datetime.now(UTC)
+        for upload in self.unfinished(f"{prefix}/"):
+            if (now - upload["Initiated"]).total_seconds() >= older_than_s:
+                self.abort(upload)
+
+    def arguments_of(self, key: str) -> dict[str, Any]:
+        """What every object is created with."""
+        kind = mimetypes.guess_type(key)[0] or OCTETS
+        place = {"Bucket": self.terms.bucket, "Key": self.terms.key(key)}
+        return {**place, "ContentType": kind, "Metadata": dict(self.terms.metadata), **self.terms.arguments}
+
+    def _put(self, put: _Put) -> None:
+        digests = digest_file(put.source, has_md5=not self.terms.has_checksums)
+        refuse_changed(put.source, digests, put.record)
+        expected = base64.b64encode(bytes.fromhex(put.record.sha256)).decode()
+        proof = {"ChecksumSHA256": expected} if self.terms.has_checksums else {"ContentMD5": digests.content_md5}
+        with put.source.open("rb") as body:
+            reply = self.client.put_object(**self.arguments_of(put.key), **proof, Body=body)
+        is_proved = reply.get("ChecksumSHA256") == expected or unquoted(reply.get("ETag")) == digests.md5
+        if not is_proved and not self.has_content(put.key, put.record):
+            raise DestinationDown(f"{self.terms.key(put.key)} reads back with other bytes than were written.")
+
+    def _pages(self, prefix: str, **arguments: str) -> Iterable[dict[str, Any]]:
+        pages: Iterable[dict[str, Any]] = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.terms.bucket, Prefix=self.terms.key(prefix) + "/", **arguments
+        )
+        return pages
+
+
+def unquoted(etag: str | None) -> str:
+    """An ETag without its quotes."""
+    return (etag or "").strip('"')

@@ -1,0 +1,193 @@
+"""What destinations have in common that keep files under keys: settings, stored blocks, and the order of the writes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from abc import abstractmethod
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Self
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+from prefect.blocks.core import Block
+from prefect.exceptions import PrefectException
+from pydantic import Field, SecretStr, ValidationError, field_validator
+
+from flowtuner.errors import ConfigError, DestinationDown, Fault, PublishError
+from flowtuner.publishing.destination import Progress, PublishResult
+from flowtuner.publishing.entries import check_keys, check_spellings, faults_of
+from flowtuner.publishing.manifest import Manifest
+from flowtuner.publishing.snapshot import Snapshot
+from flowtuner.publishing.transfer import Store, find_remote_damage, remove_surplus, send
+
+
+class KeptDestination(Block):
+    """A destination that keeps files under keys; what is its own is the store, and how its errors are told."""
+
+    provider: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    spellings: ClassVar[Mapping[str, str]] = {}
+    """Other names of keys, as they stand in entries written for other programs."""
+    secret_keys: ClassVar[frozenset[str]] = frozenset()
+    """The keys whose values nobody may see; they live in stored blocks."""
+
+    base_path: str = Field("", description="Folder or prefix there that holds this project's runs.")
+    name: str = Field("", description="What reports call this destination; by default its provider and place.")
+    public_base_url: str | None = Field(None, description="URL under which base_path's parent is served, for links.")
+    required: bool = Field(True, description="Whether a run fails when this destination does not hold its results.")
+    include: list[str] = Field(default_factory=list, description="Only files that match one of these patterns.")
+    exclude: list[str] = Field(default_factory=list, description="No file that matches one of these patterns.")
+
+    @field_validator("base_path")
+    @classmethod
+    def _stay_inside(cls, value: str) -> str:
+        parts = PurePosixPath(value.strip(" /")).parts
+        if ".." in parts:
+            raise ValueError("'..' would leave the destination's path")
+        return "/".join(parts)
+
+    @abstractmethod
+    def _open_store(self, manifest: Manifest | None = None) -> Store:
+        """The files below the base path; the manifest is that of the unit to be written."""
+
+    def _open_probe_store(self) -> Store:
+        return self._open_store()
+
+    @abstractmethod
+    def _translated(self) -> AbstractContextManager[None]:
+        """Turns what the storage raises into PublishError and DestinationDown."""
+
+    @abstractmethod
+    def _base_uri(self) -> str:
+        """The percent-encoded URI of the base path's parent."""
+
+    @classmethod
+    def check_entry(cls, entry: Mapping[str, Any], origin: str) -> list[Fault]:
+        """Finds mistakes in an entry of `publishing_config` without asking anybody."""
+        settings, faults = cls._settings_of(entry, origin)
+        if faults or "block" in entry:
+            return faults
+        try:
+            cls(**settings)
+        except ValidationError as error:
+            return faults_of(error, origin, cls.secret_keys)
+        return []
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any], origin: str) -> Self:
+        """Makes the destination from an entry, or from the stored block it names with the entry's own keys on top."""
+        settings, faults = cls._settings_of(entry, origin)
+        if not faults and entry.get("block"):
+            settings = cls._stored_settings(str(entry["block"]), origin) | settings
+        if faults:
+            raise ConfigError(faults)
+        try:
+            return cls(**settings)
+        except ValidationError as error:
+            # The chain is cut: what pydantic says shows the values that were given.
+            raise ConfigError(faults_of(error, origin, cls.secret_keys)) from None
+
+    @classmethod
+    def keep_credentials(cls, entry: Mapping[str, Any], origin: str) -> dict[str, Any]:
+        """Saves an entry that holds credentials as a block, and answers with the entry that names it instead."""
+        settings, _ = cls._settings_of(entry, origin)
+        if not any(settings.get(key) for key in cls.secret_keys):
+            return dict(entry)
+        destination = cls.from_entry(entry, origin)
+        block = destination._block_name()
+        try:
+            destination.save(block, overwrite=True, _sync=True)  # type: ignore[call-arg]
+        except (PrefectException, httpx.HTTPError) as error:
+            raise DestinationDown(f"{destination.name}: Prefect did not keep its credentials: {error}") from error
+        shown = {key: value for key, value in settings.items() if key not in cls.secret_keys}
+        return {"provider": cls.provider, "block": block, "name": destination.name} | shown
+
+    @classmethod
+    def _settings_of(cls, entry: Mapping[str, Any], origin: str) -> tuple[dict[str, Any], list[Fault]]:
+        respelled, faults = check_spellings(entry, cls.spellings, origin)
+        settings, unknown = check_keys(respelled, set(cls.model_fields), origin)
+        return settings, faults + unknown
+
+    @classmethod
+    def _stored_settings(cls, block: str, origin: str) -> dict[str, Any]:
+        try:
+            stored = cls.load(block, _sync=True)  # type: ignore[call-arg]
+        except ValueError as error:
+            hint = f"save a {cls._block_type_name} block of this name"
+            raise ConfigError([Fault("block", block, origin, "no such block is stored", suggestion=hint)]) from error
+        settings = {key: getattr(stored, key) for key in cls.model_fields}
+        return settings | {"name": block}
+
+    def _block_name(self) -> str:
+        # Stable, so that a credential that was renewed replaces the old one; another account gets another block.
+        shown = self.model_dump(mode="json", include={"base_path", *self._identity()})
+        secret = [getattr(self, key) for key in self._identity() if key in self.secret_keys]
+        account = [value.get_secret_value() for value in secret if isinstance(value, SecretStr)]
+        digest = hashlib.sha256(repr((sorted(shown.items()), account)).encode()).hexdigest()
+        slug = re.sub(r"[^a-z0-9]+", "-", self.name.lower()).strip("-")[:60]
+        return f"{slug or self.provider}-{digest[:8]}"
+
+    def _identity(self) -> tuple[str, ...]:
+        return ()
+
+    def probe(self, output_dir: Path | None = None) -> None:
+        """Proves write access by putting, reading and deleting a small file."""
+        with self._translated(), self._open_probe_store() as store:
+            store.sizes(f".probe-{uuid4().hex}")  # what may not be listed cannot be verified later
+            key, token = f".probe-{uuid4().hex}", uuid4().bytes
+            store.write(key, token)
+            answer = store.read(key)
+            store.delete(key)
+        if answer != token:
+            raise PublishError(f"{self.name} gave back other bytes than were written. Check the storage.")
+
+    def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
+        """Uploads what is not there yet, proves that it arrived, and writes the manifest last."""
+        wanted = snapshot.manifest.select(self.include, self.exclude)
+        if not wanted.files:
+            raise PublishError(f"include and exclude leave nothing of {snapshot.name} for {self.name}. Widen them.")
+        damage: list[str] = []
+        with self._translated(), self._open_store(wanted) as store:
+            manifest, sent_files, sent_bytes = send(store, snapshot, wanted, on_progress)
+            if manifest is wanted:  # otherwise all of it was looked at already, and nothing was written
+                damage = find_remote_damage(store, manifest, deep=False)
+        if damage:
+            raise PublishError(f"{self.name} does not hold what was written: {'; '.join(damage[:5])}")
+        return PublishResult(
+            self.name, self.provider, snapshot.name, manifest.step, self.uri_of(manifest), True,
+            len(manifest.files), manifest.size, sent_files, sent_bytes, manifest.sha256, dict(manifest.metadata),
+        )  # fmt: skip
+
+    def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
+        """Says what is missing or wrong of a published unit; `deep` reads every byte."""
+        with self._translated(), self._open_store() as store:
+            return find_remote_damage(store, manifest.select(self.include, self.exclude), deep=deep)
+
+    def prune(self, run: str, keep: int, newest: str) -> list[str]:
+        """Removes the run's oldest checkpoints beyond `keep` (0 keeps all) and names them; `newest` always stays."""
+        if keep <= 0:
+            return []
+        with self._translated(), self._open_store() as store:
+            return remove_surplus(store, run, keep, newest)
+
+    def uri_of(self, manifest: Manifest) -> str | None:
+        """Where people find a published unit: below the public URL, if there is one."""
+        base = self.public_base_url.rstrip("/") if self.public_base_url else self._base_uri().rstrip("/")
+        return f"{base}/{quote(f'{self.base_path}/{manifest.prefix}'.strip('/'))}"
+
+
+def hidden(text: str, secrets: Mapping[str, Any]) -> str:
+    """A text in which none of these secrets stands, however deep they are nested."""
+    for value in secrets.values():
+        with contextlib.suppress(AttributeError):
+            value = value.get_secret_value()  # noqa: PLW2901
+        if isinstance(value, Mapping):
+            text = hidden(text, value)
+        elif isinstance(value, str) and value:
+            text = text.replace(value, "***")
+    return text

@@ -1,0 +1,97 @@
+"""An S3 server in this process, and a run's checkpoints to publish to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3.session
+import pytest
+
+from flowtuner.publishing.snapshot import Snapshot, checkpoint_unit, freeze
+from tests.fakes.s3.faultproxy import FaultProxy
+from tests.fakes.s3.servers import KEYS, REGION, moto, seaweed
+
+RUN = "run 1"
+
+
+def ignore(done: int, total: int) -> None:
+    """A progress callback for those who do not look."""
+
+
+def take_checkpoint(tmp_path: Path, step: int, files: dict[str, bytes] | None = None) -> Snapshot:
+    folder = tmp_path / "out" / RUN / f"checkpoint-{step}"
+    files = files or {"transformer/weights.safetensors": b"weights %d" % step, "optimizer.bin": b"same moments"}
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return freeze(checkpoint_unit(folder, "r1", step, {"validation_type": "intermediary"})).seal()
+
+
+@pytest.fixture(scope="session")
+def s3_url() -> Iterator[str]:
+    with moto() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_url: str) -> Iterator[Any]:
+    client = connect(s3_url)
+    client.create_bucket(Bucket="models")
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def s3(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client on a server with one empty bucket; nothing of the user's own AWS settings counts."""
+    leave_aws_alone(monkeypatch)
+    empty(s3_client)
+    return s3_client
+
+
+@pytest.fixture(scope="session")
+def weed_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with seaweed(tmp_path_factory.mktemp("weed")) as port:
+        client = connect(f"http://127.0.0.1:{port}")
+        client.create_bucket(Bucket="models")
+        client.close()
+        yield port
+
+
+@pytest.fixture
+def weed(weed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client on SeaweedFS, past the proxy."""
+    leave_aws_alone(monkeypatch)
+    client = connect(f"http://127.0.0.1:{weed_port}")
+    empty(client)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def proxy(weed_port: int) -> Iterator[FaultProxy]:
+    with FaultProxy(weed_port) as proxy:
+        yield proxy
+
+
+def connect(url: str) -> Any:
+    session = boto3.session.Session(KEYS["access_key"], KEYS["secret_key"], region_name=REGION)
+    return session.client("s3", endpoint_url=url)
+
+
+def empty(client: Any) -> None:
+    for upload in client.list_multipart_uploads(Bucket="models").get("Uploads", ()):
+        client.abort_multipart_upload(Bucket="models", Key=upload["Key"], UploadId=upload["UploadId"])
+    for item in client.list_objects_v2(Bucket="models").get("Contents", ()):
+        client.delete_object(Bucket="models", Key=item["Key"])
+
+
+def leave_aws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
