@@ -28,6 +28,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 test-all: $(STAMP)
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[test,trackers,test-all]'
 	$(BIN)/python -m pytest -m "not gpu"
 
 check: $(STAMP)
