@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from flowtuner.errors import ModelError
+
 if TYPE_CHECKING:  # the preflight reads families without paying for torch
     import torch
     from PIL.Image import Image
@@ -85,6 +87,10 @@ class Family(ABC):
     @abstractmethod
     def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """Loads the model to train, in evaluation mode and without gradients' extras."""
+
+    def add_references(self, text: Rows, references: Sequence[torch.Tensor]) -> Rows:
+        """The row of a prompt with the latents (C, H, W) of the pictures that are to be drawn after."""
+        raise ModelError(f"the family {self.name} draws from text alone: it cannot be trained on pairs of pictures.")
 
     @abstractmethod
     def collate_text(self, rows: Sequence[Rows]) -> Rows:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from flowtuner.engine.data.sample import Sample
 from flowtuner.engine.data.sampler import Draw, Sampler
 from flowtuner.engine.family import Family
 from flowtuner.engine.seed import uniform
@@ -31,7 +32,7 @@ class Feed:
         self,
         sampler: Sampler,
         family: Family,
-        read_latents: Callable[[Draw], torch.Tensor],
+        read_latent: Callable[[Sample], torch.Tensor],
         read_text: Callable[[str], Rows],
         dropout: float,
         seed: int,
@@ -40,7 +41,7 @@ class Feed:
     ) -> None:
         self.sampler = sampler
         self._family = family
-        self._read_latents = read_latents
+        self._read_latent = read_latent
         self._read_text = read_text
         self._dropout = dropout
         self._seed = seed
@@ -50,13 +51,19 @@ class Feed:
     def batch(self, number: int) -> Batch:
         """Gathers the micro batch with this number."""
         draws = self.sampler.batch(number)
-        latents = torch.stack([self._read_latents(draw) for draw in draws])
-        rows = [self._read_text(self._caption(draw, number, place)) for place, draw in enumerate(draws)]
+        latents = torch.stack([self._read_latent(draw.sample) for draw in draws])
+        rows = [self._row(draw, number, place) for place, draw in enumerate(draws)]
         text = self._family.collate_text(rows)
         return Batch(
             latents.to(self._device, self._dtype, non_blocking=True),
             {name: self._moved(tensor) for name, tensor in text.items()},
         )
+
+    def _row(self, draw: Draw, number: int, place: int) -> Rows:
+        row = self._read_text(self._caption(draw, number, place))
+        if not draw.references:
+            return row
+        return self._family.add_references(row, [self._read_latent(reference) for reference in draw.references])
 
     def _caption(self, draw: Draw, number: int, place: int) -> str:
         if self._dropout and uniform(self._seed, CAPTION_DROPOUT, number, place) < self._dropout:

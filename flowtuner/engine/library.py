@@ -18,7 +18,8 @@ from flowtuner.engine.cache.latents import LatentCache
 from flowtuner.engine.cache.places import find_text_entry, index_root
 from flowtuner.engine.cache.store import Store
 from flowtuner.engine.cache.text import TextCache
-from flowtuner.engine.data.sampler import Draw, Sampler
+from flowtuner.engine.data.sample import Sample
+from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.scan import Scan, scan_datasets
 from flowtuner.engine.family import Family, Vae
 from flowtuner.engine.feed import Feed, Rows
@@ -62,6 +63,8 @@ class Library:
         digest = hashlib.sha256()
         for sample in self.scan.samples:
             digest.update(repr((sample.dataset_id, sample.content, sample.captions, sample.plan)).encode())
+            for reference in sample.references:
+                digest.update(repr((reference.dataset_id, reference.content, reference.plan)).encode())
         return digest.hexdigest()
 
     def cache_text(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class Library:
     def cache_latents(self) -> dict[str, Any]:
         """Encodes the pictures that are missing."""
         report = self._latents.encode_missing(
-            self.scan.samples,
+            [each for sample in self.scan.samples for each in (sample, *sample.references)],
             self._open_encoder,
             device=self._device,
             batch_size=self._config.vae_batch_size,
@@ -97,15 +100,14 @@ class Library:
 
     def open_sampler(self, seed: int) -> Sampler:
         """The order of the run: over the pictures that are in the cache."""
-        usable = [sample for sample in self.scan.samples if self._latents.has(sample)]
-        return Sampler.for_run(usable, self._entries, self._config, seed)
+        return Sampler.for_run(self._usable, self._entries, self._config, seed)
 
     def open_feed(self, seed: int) -> Feed:
         """The way from the caches to the training loop."""
         return Feed(
             self.open_sampler(seed),
             self._family,
-            self._read_latent,
+            self._latents.read,
             self.read_text,
             self._config.caption_dropout_probability,
             seed,
@@ -122,6 +124,20 @@ class Library:
     def read_text(self, prompt: str) -> Rows:
         """The encoded prompt."""
         return self._text.read(prompt)
+
+    def read_references(self, place: int) -> list[torch.Tensor]:
+        """What the validation prompt at this place is drawn after: always the same; nothing without pairs."""
+        pairs = [sample for sample in self._usable if sample.references]
+        return [self._latents.read(one) for one in pairs[place % len(pairs)].references] if pairs else []
+
+    @cached_property
+    def _usable(self) -> list[Sample]:
+        """The samples that are in the cache with all their references."""
+        return [
+            sample
+            for sample in self.scan.samples
+            if all(self._latents.has(each) for each in (sample, *sample.references))
+        ]
 
     @cached_property
     def _identity(self) -> CacheIdentity:
@@ -148,9 +164,6 @@ class Library:
         stores = {root: Store(root) for root in dict.fromkeys(identity.latent_roots.values())}
         by_dataset = {name: stores[root] for name, root in identity.latent_roots.items()}
         return LatentCache(by_dataset, identity.vae, self._dtype)
-
-    def _read_latent(self, draw: Draw) -> torch.Tensor:
-        return self._latents.read(draw.sample)
 
     def _open_encoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
         vae = self.open_vae()

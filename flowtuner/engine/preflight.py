@@ -22,10 +22,10 @@ from flowtuner.engine.checkpoints import (
 from flowtuner.engine.data.files import FoundFile, find_pictures
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.scan import scan_datasets
-from flowtuner.engine.data.settings import picture_entries, resolve_dataset
+from flowtuner.engine.data.settings import picture_entries, reference_entries, resolve_dataset, resolve_references
 from flowtuner.engine.limits import find_limits
 from flowtuner.errors import CheckpointError, ConfigError, DataError
-from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
+from flowtuner.options import LoadedConfig, TrainingConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MARGIN_BYTES = 256 << 20
@@ -47,8 +47,8 @@ NOT_WITHOUT = {
     "num_machines": "several machines are to train",
     "validation_method": "an external script is to validate",
     "is_regularisation_data": "the set is to hold the model back",
-    "conditioning_data": "pictures are to be trained as pairs",
-    "conditioning_type": "the set is to condition another one",
+    "conditioning_type": "the set is to condition another one in this way",
+    "conditioning": "references are to be made from the pictures",
     "dataset_type": "sets of this type are to be trained on",
     "type": "the data lies elsewhere",
 }
@@ -72,6 +72,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     config = loaded.config
     findings = [
         *_inspect_model(config),
+        *_inspect_pairs(loaded),
         *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
         *_inspect_optimizer(config),
         *_inspect_output(config),
@@ -111,6 +112,24 @@ def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
             "pretrained_model_name_or_path",
             f"{source} does not exist and is not a Hub id.",
             "Give an existing folder in diffusers layout or a Hub id such as owner/name.",
+        )
+
+
+def _inspect_pairs(loaded: LoadedConfig) -> Iterator[Finding]:
+    pairs = [entry.id for entry in reference_entries(loaded.datasets)]
+    if not pairs:
+        return
+    try:
+        source = families.choose_source(loaded.config)
+        family = families.open_family(loaded.config.model_family)(source, loaded.config)
+    except ConfigError:
+        return  # said where the model is looked at
+    if not family.takes_references:
+        yield Finding(
+            "error",
+            "conditioning_data",
+            f"dataset {', '.join(pairs)} holds pictures to draw others after, and {source} draws from text alone.",
+            "Choose a model that edits pictures (model_family flux, model_flavour kontext) or leave it out.",
         )
 
 
@@ -213,7 +232,9 @@ def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
 
 def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:
     try:
-        files = [file for entry in picture_entries(loaded.datasets) for file in _list_pictures(entry, loaded.config)]
+        settings = [resolve_dataset(entry, loaded.config) for entry in picture_entries(loaded.datasets)]
+        settings += [resolve_references(entry, loaded.config) for entry in reference_entries(loaded.datasets)]
+        files = [file for one in settings for file in _list_pictures(one.folder)]
         if len(files) > SCAN_FILES or sum(file.stamp[0] for file in files) > SCAN_BYTES:
             return  # the run itself looks at this many; its first stage still comes before anything is loaded
         # Nothing is done twice: the scan remembers what it saw, and the run takes it from there.
@@ -235,8 +256,7 @@ def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:
         )
 
 
-def _list_pictures(entry: DatasetEntry, config: TrainingConfig) -> list[FoundFile]:
-    folder = resolve_dataset(entry, config).folder
+def _list_pictures(folder: Path) -> list[FoundFile]:
     return find_pictures(folder)[0] if folder.is_dir() else []
 
 

@@ -137,6 +137,7 @@ class Session:
             self.config,
             trainer.step,
             self.output_dir,
+            references=self._library.read_references,
             ema_weights=trainer.shown_weights(),
             is_stopped=self._stop.is_set,
         )

@@ -54,7 +54,7 @@ class _Place(Section):
         "image",
         "What it holds.",
         values={"images": "image", "text_embed": "text_embeds"},
-        built=["image", "text_embeds"],
+        built=["image", "conditioning", "text_embeds"],
     )
     disabled: bool = option(False, "Leaves the entry out.", aliases=["disable"])
     instance_data_dir: Path | None = option(None, "Folder of the files.", path="created")
@@ -133,12 +133,12 @@ class _Sampling(Section):
 
 
 class _Links(Section):
-    conditioning_data: str | list[str] | None = option(None, "Ids of the entries with its references.", accepted=True)
+    conditioning_data: str | list[str] | None = option(None, "Ids of the entries with its references.")
     conditioning_type: Literal["controlnet", "mask", "reference_strict", "reference_loose", "segmentation"] | None = (
-        option(None, "What the references are.", accepted=True)
+        option(None, "What the references are.", built=["reference_strict", "reference_loose"])
     )
     conditioning: dict[str, Any] | list[dict[str, Any]] | None = option(None, "How references are made.", accepted=True)
-    source_dataset_id: str | None = option(None, "The entry these references belong to.", accepted=True)
+    source_dataset_id: str | None = option(None, "The entry these references belong to.")
     text_embeds: str | None = option(None, "Id of the entry that keeps its text embeddings; empty: the default one.")
     image_embeds: str | None = option(None, "Id of the entry that keeps its latents.", accepted=True)
     conditioning_image_embeds: str | None = option(

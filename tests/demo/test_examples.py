@@ -14,14 +14,14 @@ EXAMPLES = sorted(path.parent.name for path in (CONFIG / "examples").glob("*/con
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    for name in ("datasets/pictures", "datasets/subject", "pictures", "model"):
+    for name in ("datasets/pictures", "datasets/subject", "datasets/edits", "datasets/originals", "pictures", "model"):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def test_the_examples_travel_with_the_package():
-    assert {"demo", "flux_lora", "pixart_sigma_full", "pixart_sigma_lora"} <= set(EXAMPLES)
+    assert {"demo", "flux_lora", "kontext_lora", "pixart_sigma_full", "pixart_sigma_lora"} <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -56,7 +56,8 @@ class Explanation:
 
 def explain(subject: str, scan: Scan, identity: CacheIdentity) -> list[Explanation]:
     """Explains a picture (its latent and its captions) or, if it is no picture's path, a prompt."""
-    samples = [sample for sample in scan.samples if _is_same_file(sample.path, subject)]
+    known = (each for sample in scan.samples for each in (sample, *sample.references))
+    samples = [sample for sample in dict.fromkeys(known) if _is_same_file(sample.path, subject)]
     answers = [explain_picture(sample, identity) for sample in samples]
     captions = dict.fromkeys(caption for sample in samples for caption in sample.captions)
     answers += [explain_prompt(caption, identity) for caption in captions]

@@ -9,7 +9,7 @@ from flowtuner import durable
 from flowtuner.engine.cache.explain import CacheIdentity
 from flowtuner.engine.cache.keys import fingerprint
 from flowtuner.engine.cache.places import index_root, latent_root, text_root
-from flowtuner.engine.data.settings import picture_entries
+from flowtuner.engine.data.settings import picture_entries, reference_entries
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
 
@@ -23,7 +23,9 @@ def describe_identity(
     index = index_root(config)
     text_parts = sorted(path for name in ("text_encoder*", "tokenizer*") for path in source.glob(name) if path.is_dir())
     return CacheIdentity(
-        latent_roots={entry.id: latent_root(entry, config) for entry in picture_entries(entries)},
+        latent_roots={
+            entry.id: latent_root(entry, config) for entry in (*picture_entries(entries), *reference_entries(entries))
+        },
         text_root=text_root(entries, config),
         vae=fingerprint(source / "vae", index_dir=index),
         vae_dtype=dtype,

@@ -35,11 +35,18 @@ class Sample:
     content: str
     captions: tuple[str, ...]
     plan: Plan
+    references: tuple[Sample, ...] = ()
+    """The pictures it is to be drawn after, one of each conditioning dataset."""
 
     @property
     def bucket(self) -> Size:
         """Width and height of the pixels that are trained on."""
         return self.plan.bucket
+
+    @property
+    def shapes(self) -> tuple[Size, ...]:
+        """The sizes of everything that is stacked in a batch: the picture's, then its references'."""
+        return self.bucket, *(reference.bucket for reference in self.references)
 
 
 @dataclass(frozen=True)

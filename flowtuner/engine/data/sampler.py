@@ -18,10 +18,11 @@ from flowtuner.options import DatasetEntry, TrainingConfig
 
 @dataclass(frozen=True)
 class Draw:
-    """One place of a micro batch: a sample and the caption chosen for it this time."""
+    """One place of a micro batch: a sample, and the caption and references chosen for it this time."""
 
     sample: Sample
     caption: str
+    references: tuple[Sample, ...] = ()
 
 
 class Sampler:
@@ -37,6 +38,7 @@ class Sampler:
         accumulation: int = 1,
         oversubscribe: bool = False,
         keep_small_buckets: bool = False,
+        one_reference: bool = False,
     ) -> None:
         self._seed = seed
         self._streams: list[_Stream] = []
@@ -53,7 +55,7 @@ class Sampler:
                 repeats = max(needed for _, _, needed in small)
             else:
                 faults += [_describe_small(entry.id, one, size, accumulation, repeats) for one in small]
-            self._streams.append(_Stream(entry.id, own, repeats + 1, size, seed))
+            self._streams.append(_Stream(entry.id, own, repeats + 1, size, seed, one_reference))
             weights.append(entry.probability)
         if faults:
             raise DataError(_with_remedies(faults))
@@ -79,6 +81,7 @@ class Sampler:
             accumulation=config.gradient_accumulation_steps,
             oversubscribe=config.allow_dataset_oversubscription,
             keep_small_buckets=config.disable_bucket_pruning,
+            one_reference=config.conditioning_multidataset_sampling == "random",
         )
 
     @property
@@ -106,14 +109,17 @@ class Sampler:
 class _Stream:
     """The endless sequence of batches of one dataset, pass after pass."""
 
-    def __init__(self, name: str, samples: Sequence[Sample], copies: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, name: str, samples: Sequence[Sample], copies: int, batch_size: int, seed: int, one_reference: bool
+    ) -> None:
         self._name = name
         self._samples = samples
         self._copies = copies
         self._batch_size = batch_size
         self._seed = seed
-        buckets = {bucket: number for number, bucket in enumerate(sorted({sample.bucket for sample in samples}))}
-        self._bucket_of = np.array([buckets[sample.bucket] for sample in samples])
+        self._one_reference = one_reference
+        buckets = {shapes: number for number, shapes in enumerate(sorted({sample.shapes for sample in samples}))}
+        self._bucket_of = np.array([buckets[sample.shapes] for sample in samples])
         counts = np.bincount(self._bucket_of) * copies
         # A bucket below one batch is only here when the user wants it kept: it is one short batch then.
         self.length = int(np.maximum(counts // batch_size, 1).sum())
@@ -125,7 +131,8 @@ class _Stream:
         if which != self._pass:
             self._batches = self._plan_pass(which)
             self._pass = which
-        return tuple(self._draw(which, int(item)) for item in self._batches[place])
+        items = [int(item) for item in self._batches[place]]
+        return tuple(self._draw(which, item, items[0]) for item in items)
 
     def _plan_pass(self, which: int) -> list[Indices]:
         items = permute(len(self._samples) * self._copies, self._seed, "items", self._name, which)
@@ -140,32 +147,40 @@ class _Stream:
         whole = len(bucket) // self._batch_size
         return list(bucket[: whole * self._batch_size].reshape(whole, -1)) if whole else [bucket]
 
-    def _draw(self, which: int, item: int) -> Draw:
+    def _draw(self, which: int, item: int, first: int) -> Draw:
         sample = self._samples[item % len(self._samples)]
-        captions = sample.captions
-        if len(captions) == 1:
-            return Draw(sample, captions[0])
-        return Draw(sample, captions[hash_words(self._seed, "caption", self._name, which, item) % len(captions)])
+        captions, references = sample.captions, sample.references
+        caption = captions[0]
+        if len(captions) > 1:
+            caption = captions[hash_words(self._seed, "caption", self._name, which, item) % len(captions)]
+        if self._one_reference and len(references) > 1:
+            # References of several sizes cannot be stacked: there the batch's first sample chooses for all of it.
+            chooser = item if len(set(sample.shapes[1:])) == 1 else first
+            references = (
+                references[hash_words(self._seed, "reference", self._name, which, chooser) % len(references)],
+            )
+        return Draw(sample, caption, references)
 
 
-SmallBucket = tuple[Size, int, int]
+SmallBucket = tuple[tuple[Size, ...], int, int]
 
 
 def _find_small_buckets(samples: Sequence[Sample], repeats: int, needed: int) -> Iterator[SmallBucket]:
-    counts: dict[Size, int] = {}
+    counts: dict[tuple[Size, ...], int] = {}
     for sample in samples:
-        counts[sample.bucket] = counts.get(sample.bucket, 0) + 1
-    for bucket, count in sorted(counts.items()):
+        counts[sample.shapes] = counts.get(sample.shapes, 0) + 1
+    for shapes, count in sorted(counts.items()):
         if count * (repeats + 1) < needed:
-            yield bucket, count, -(-needed // count) - 1
+            yield shapes, count, -(-needed // count) - 1
 
 
 def _describe_small(name: str, small: SmallBucket, size: int, accumulation: int, repeats: int) -> str:
-    (width, height), count, needed = small
+    ((width, height), *others), count, needed = small
+    beside = f" with references {', '.join(f'{across}x{down}' for across, down in others)}" if others else ""
     held = f"{count} pictures" if count > 1 else "1 picture"
     times = f" with repeats {repeats}" if repeats else ""
     return (
-        f"dataset {name}: bucket {width}x{height} holds {held}{times}, less than train_batch_size {size} x "
+        f"dataset {name}: bucket {width}x{height}{beside} holds {held}{times}, less than train_batch_size {size} x "
         f"gradient_accumulation_steps {accumulation} = {size * accumulation}. Set repeats to at least {needed}."
     )
 

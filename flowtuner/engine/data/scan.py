@@ -14,8 +14,16 @@ from flowtuner.engine.data.captions import MissingCaptionError, read_captions
 from flowtuner.engine.data.files import FoundFile, find_pictures
 from flowtuner.engine.data.images import UnusableImageError, probe_image, quiet_decoding, read_bytes
 from flowtuner.engine.data.memo import Memo
+from flowtuner.engine.data.pairs import ReferenceSet, add_references
 from flowtuner.engine.data.sample import Plan, Quarantined, Sample, Scan
-from flowtuner.engine.data.settings import DatasetSettings, picture_entries, resolve_dataset
+from flowtuner.engine.data.settings import (
+    DatasetSettings,
+    link_references,
+    picture_entries,
+    reference_entries,
+    resolve_dataset,
+    resolve_references,
+)
 from flowtuner.engine.data.threads import count_threads
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, TrainingConfig
@@ -37,15 +45,26 @@ def scan_datasets(entries: Sequence[DatasetEntry], config: TrainingConfig, *, in
     settings = [resolve_dataset(entry, config) for entry in picture_entries(entries)]
     if not settings:
         raise DataError("no dataset of pictures is enabled. Add an entry with dataset_type image to the dataloader.")
+    links = link_references(entries)
+    references = {entry.id: resolve_references(entry, config) for entry in reference_entries(entries)}
     memo = Memo(index_dir / MEMO_FILE, MEMO_VERSION)
     listings = [_list_dataset(one) for one in settings]
-    progress = _Progress(sum(len(found) for found, _ in listings), report)
+    reference_listings = {name: _list_dataset(one) for name, one in references.items()}
+    progress = _Progress(sum(len(found) for found, _ in (*listings, *reference_listings.values())), report)
     samples: list[Sample] = []
     quarantined: list[Quarantined] = []
     try:
         with quiet_decoding():
+            facts = {
+                name: _look_at_references(one, *reference_listings[name], memo, progress)
+                for name, one in references.items()
+            }
             for one, (found, faults) in zip(settings, listings, strict=True):
-                good, bad = _scan_dataset(one, found, memo, progress)
+                sets = [
+                    ReferenceSet(references[entry.id], entry.conditioning_type == "reference_strict", facts[entry.id])
+                    for entry in links[one.id]
+                ]
+                good, bad = _scan_dataset(one, found, sets, memo, progress)
                 _require_some(one, len(found), good, faults + bad)
                 samples += good
                 quarantined += faults + bad
@@ -79,8 +98,19 @@ def _list_dataset(settings: DatasetSettings) -> tuple[list[FoundFile], list[Quar
     return find_pictures(settings.folder)
 
 
+def _look_at_references(
+    settings: DatasetSettings, found: list[FoundFile], faults: list[Quarantined], memo: Memo, progress: _Progress
+) -> dict[str, Facts]:
+    known: dict[str, Facts] = {fault.path: fault.reason for fault in faults}
+    for file, facts in _look_at(found, memo):
+        progress.advance()
+        known[file.path] = facts
+    memo.keep_only(f"{settings.folder.absolute()}/", {file.path for file in found})
+    return known
+
+
 def _scan_dataset(
-    settings: DatasetSettings, found: list[FoundFile], memo: Memo, progress: _Progress
+    settings: DatasetSettings, found: list[FoundFile], sets: list[ReferenceSet], memo: Memo, progress: _Progress
 ) -> tuple[list[Sample], list[Quarantined]]:
     samples: list[Sample] = []
     quarantined: list[Quarantined] = []
@@ -88,7 +118,7 @@ def _scan_dataset(
         progress.advance()
         if settings.max_samples and len(samples) >= settings.max_samples:
             continue
-        made = _make_sample(file.path, facts, settings)
+        made = _make_sample(file.path, facts, settings, sets)
         if isinstance(made, Sample):
             samples.append(made)
         elif made:
@@ -128,7 +158,9 @@ def _probe(path: str) -> Facts:
     return [facts.content, facts.width, facts.height, facts.orientation]
 
 
-def _make_sample(path: str, facts: Facts, settings: DatasetSettings) -> Sample | Quarantined | None:
+def _make_sample(
+    path: str, facts: Facts, settings: DatasetSettings, sets: list[ReferenceSet]
+) -> Sample | Quarantined | None:
     if isinstance(facts, str):
         return Quarantined(path, facts)
     content, width, height, orientation = facts
@@ -139,7 +171,10 @@ def _make_sample(path: str, facts: Facts, settings: DatasetSettings) -> Sample |
     except MissingCaptionError as error:
         return Quarantined(path, str(error))
     plan = make_plan((width, height), orientation, content, settings.crop)
-    return Sample(settings.id, path, content, captions, plan) if captions else None
+    if not captions:
+        return None
+    sample = Sample(settings.id, path, content, captions, plan)
+    return add_references(sample, settings.folder, turn_size((width, height), orientation), sets) if sets else sample
 
 
 def _require_some(settings: DatasetSettings, found: int, samples: list[Sample], faults: list[Quarantined]) -> None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, TrainingConfig
+from flowtuner.options.dataset_rules import as_ids
 
 CAPTION_STRATEGIES = ("filename", "textfile", "instanceprompt")
 CROP_STYLES = ("random", "corner", "center", "centre")
+REFERENCE_TYPES = ("reference_strict", "reference_loose")
 MEGAPIXEL_LIMIT = 10
 
 
@@ -64,19 +66,55 @@ def picture_entries(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
     return [entry for entry in entries if entry.dataset_type == "image" and not _pick(entry, "disabled", False)]
 
 
+def link_references(entries: Sequence[DatasetEntry]) -> dict[str, list[DatasetEntry]]:
+    """The conditioning entries of each picture entry, in the order it names them; DataError if one belongs nowhere."""
+    pictures = picture_entries(entries)
+    conditioning = {entry.id: entry for entry in reference_entries(entries)}
+    links: dict[str, list[DatasetEntry]] = {}
+    for entry in pictures:
+        named = [conditioning[name] for name in as_ids(entry.conditioning_data) if name in conditioning]
+        links[entry.id] = named + [
+            other for other in conditioning.values() if other.source_dataset_id == entry.id and other not in named
+        ]
+    used = {entry.id for linked in links.values() for entry in linked}
+    for name, entry in conditioning.items():
+        if name not in used:
+            raise DataError(f"dataset {name}: no dataset of pictures names it in conditioning_data.")
+        if entry.conditioning_type not in REFERENCE_TYPES:
+            raise DataError(
+                f"dataset {name}: conditioning_type {entry.conditioning_type!r} is not supported yet. "
+                f"Allowed: {', '.join(REFERENCE_TYPES)}."
+            )
+    return links
+
+
+def reference_entries(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
+    """The enabled entries that hold pictures to draw others after."""
+    return [entry for entry in entries if entry.dataset_type == "conditioning" and not _pick(entry, "disabled", False)]
+
+
+def resolve_references(entry: DatasetEntry, config: TrainingConfig) -> DatasetSettings:
+    """As `resolve_dataset`, for pictures that need no captions."""
+    return DatasetSettings(entry.id, _resolve_folder(entry), CaptionSettings(), _resolve_crop(entry, config))
+
+
 def resolve_dataset(entry: DatasetEntry, config: TrainingConfig) -> DatasetSettings:
     """Fills an entry's gaps from the global options; what is not supported yet is refused by name."""
-    if entry.type != "local":
-        raise DataError(f"dataset {entry.id}: type {entry.type!r} is not supported yet. Allowed: local.")
-    if not entry.instance_data_dir:
-        raise DataError(f"dataset {entry.id}: instance_data_dir is missing. Give the folder that holds the pictures.")
     return DatasetSettings(
         id=entry.id,
-        folder=Path(entry.instance_data_dir).expanduser(),
+        folder=_resolve_folder(entry),
         captions=_resolve_captions(entry, config),
         crop=_resolve_crop(entry, config),
         max_samples=_pick(entry, "max_num_samples", None),
     )
+
+
+def _resolve_folder(entry: DatasetEntry) -> Path:
+    if entry.type != "local":
+        raise DataError(f"dataset {entry.id}: type {entry.type!r} is not supported yet. Allowed: local.")
+    if not entry.instance_data_dir:
+        raise DataError(f"dataset {entry.id}: instance_data_dir is missing. Give the folder that holds the pictures.")
+    return Path(entry.instance_data_dir).expanduser()
 
 
 def _resolve_captions(entry: DatasetEntry, config: TrainingConfig) -> CaptionSettings:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flowtuner.durable import atomic_folder
 from flowtuner.engine.families.parts import source as sources
 from flowtuner.engine.family import Family, Prediction, Rows, TextEncoder, Vae
-from flowtuner.errors import Fault
+from flowtuner.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,14 @@ class Flux(Family):
         loaded: torch.nn.Module = model.to(device).eval()
         return loaded
 
+    def add_references(self, text: Rows, references: Sequence[torch.Tensor]) -> Rows:
+        """The row with its references as tokens, one beside the other, as Kontext sees them."""
+        from flowtuner.engine.families.parts.flux_tokens import stitch
+
+        if not self.takes_references:
+            raise ModelError(f"{self.source} draws from text alone: pairs of pictures need model_flavour {KONTEXT}.")
+        return text | stitch(references)
+
     def collate_text(self, rows: Sequence[Rows]) -> Rows:
         """Stacks rows of one length: Flux attends to the padding too, so it belongs to the prompt and is kept."""
         from flowtuner.engine.families.parts.flux_tokens import collate
@@ -183,14 +191,6 @@ class Flux(Family):
 
         copy_other_parts(locate_folder(self), target, self.component, model)
         save_model(model, target / self.component)
-
-    @classmethod
-    def find_limits(cls, config: TrainingConfig) -> list[Fault]:
-        """Pictures to edit are not handed to the model yet."""
-        if config.model_flavour != KONTEXT:
-            return []
-        problem = "the engine does not train pairs of pictures yet"
-        return [Fault("model_flavour", KONTEXT, "", problem, "dev, schnell, krea")]
 
     @classmethod
     def check_source(cls, path: Path) -> list[str]:

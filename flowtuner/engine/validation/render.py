@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # prompts and sizes are wanted where torch is not
     from flowtuner.options import TrainingConfig
 
 FOLDER = "validation_images"
+REFERENCES = "reference_"
+"""How the names of the tensors start that `add_references` puts into a row."""
 PIXELS_AT_ONCE = 1 << 20
 """How much is drawn in one go: one picture of a megapixel, or many small ones."""
 
@@ -40,6 +43,8 @@ class Shot:
     size: tuple[int, int]
     number: int
     seed: int
+    place: int
+    """Of the prompt among the prompts: it decides which pictures it is drawn after, where a model needs some."""
 
     def file_name(self, step: int) -> str:
         """The name under which the picture is kept."""
@@ -56,6 +61,7 @@ def run_validation(
     step: int,
     output_dir: Path,
     *,
+    references: Callable[[int], Sequence[torch.Tensor]] = lambda place: (),
     ema_weights: contextlib.AbstractContextManager[None] | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> ValidationReport:
@@ -69,7 +75,8 @@ def run_validation(
         shots = list(_plan(config, step))
         folder.mkdir(parents=True, exist_ok=True)
         with _undisturbed(model, config, ema_weights), _interruptible(model, is_stopped):
-            for shot, image in _draw(family, model, vae_loader, embeds, config, shots, is_stopped):
+            read = partial(_read_row, family, embeds, references)
+            for shot, image in _draw(family, model, vae_loader, read, embeds, config, shots, is_stopped):
                 path = folder / shot.file_name(step)
                 image.save(path)
                 images.append(path)
@@ -94,9 +101,9 @@ def _plan(config: TrainingConfig, step: int) -> Iterator[Shot]:
     sizes = parse_resolutions(config.validation_resolution, config.aspect_bucket_alignment)
     seed = _choose_seed(config, step)
     for size in sizes:
-        for prompt in prompts:
+        for place, prompt in enumerate(prompts):
             for number in range(config.num_validation_images or 1):
-                yield Shot(prompt, size, number, seed + number)
+                yield Shot(prompt, size, number, seed + number, place)
 
 
 def _choose_seed(config: TrainingConfig, step: int) -> int:
@@ -111,6 +118,7 @@ def _draw(
     family: Family,
     model: torch.nn.Module,
     vae_loader: Callable[[], Vae],
+    read: Callable[[Shot], Rows],
     embeds: Callable[[str], Rows],
     config: TrainingConfig,
     shots: list[Shot],
@@ -120,14 +128,14 @@ def _draw(
         return
     vae = vae_loader()
     negative = embeds(config.validation_negative_prompt or "")
-    for batch in _batches(shots):
+    for batch, texts in _batches(shots, read):
         if is_stopped():
             return
         width, height = batch[0].size
         pictures = family.render_batch(
             model,
             vae,
-            [embeds(shot.prompt.prompt) for shot in batch],
+            texts,
             negative,
             width=width,
             height=height,
@@ -138,14 +146,33 @@ def _draw(
         yield from zip(batch, pictures, strict=True)
 
 
-def _batches(shots: list[Shot]) -> Iterator[list[Shot]]:
-    start = 0
-    while start < len(shots):
-        size = shots[start].size
-        count = max(PIXELS_AT_ONCE // (size[0] * size[1]), 1)
-        batch = [shot for shot in shots[start : start + count] if shot.size == size]
-        yield batch
-        start += len(batch)
+def _batches(shots: list[Shot], read: Callable[[Shot], Rows]) -> Iterator[tuple[list[Shot], list[Rows]]]:
+    batch: list[Shot] = []
+    texts: list[Rows] = []
+    for shot in shots:
+        text = read(shot)
+        is_full = len(batch) >= max(PIXELS_AT_ONCE // (shot.size[0] * shot.size[1]), 1)
+        if batch and (is_full or shot.size != batch[0].size or _is_after_others(text, texts[0])):
+            yield batch, texts
+            batch, texts = [], []
+        batch.append(shot)
+        texts.append(text)
+    yield batch, texts
+
+
+def _read_row(
+    family: Family,
+    embeds: Callable[[str], Rows],
+    references: Callable[[int], Sequence[torch.Tensor]],
+    shot: Shot,
+) -> Rows:
+    text, latents = embeds(shot.prompt.prompt), references(shot.place)
+    return family.add_references(text, latents) if latents else text
+
+
+def _is_after_others(text: Rows, first: Rows) -> bool:
+    # References of other sizes cannot share a batch; the text's own tensors may differ in length.
+    return any(text[name].shape != first[name].shape for name in text if name.startswith(REFERENCES))
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ class DataOptions(Section):
         0.1, "Share of captions replaced by an empty one.", ge=0, le=1, env=["CAPTION_DROPOUT_PROBABILITY"]
     )
     conditioning_multidataset_sampling: Literal["combined", "random"] = option(
-        "random", "All references of a picture, or one at random.", accepted=True
+        "random", "All references of a picture, or one at random."
     )
     data_backend_sampling: Literal["uniform", "auto-weighting"] = option(
         "auto-weighting", "How datasets are weighed.", accepted=True

@@ -1,14 +1,18 @@
 """What is special about Flux: tokens and positions, text with its padding, guidance, LoRA that diffusers loads."""
 
+import itertools
+
+import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FluxKontextPipeline, FluxPipeline
+from PIL import Image
 
 from flowtuner.engine.adapters import attach
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.families.parts import flux_tokens
 from flowtuner.engine.precision import resolve_precision
-from flowtuner.errors import DataError
+from flowtuner.errors import DataError, ModelError
 
 CPU = torch.device("cpu")
 Flux = open_family("flux")
@@ -121,6 +125,63 @@ def test_lora_targets_and_the_file_that_diffusers_loads(open_flux, tiny_flux, tm
         after = family.predict(pipeline.transformer, noisy, steps, text)
         torch.testing.assert_close(after, family.predict(model, noisy, steps, text), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(before, after, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def kontext(tmp_path_factory):
+    return Flux.tiny(tmp_path_factory.mktemp("kontext") / "model", kontext=True, layers=1)
+
+
+def test_a_kontext_folder_is_known_by_its_index(tiny_flux, kontext, configure):
+    assert Flux(kontext, configure()).takes_references
+    assert Flux("owner/name", configure(model_flavour="kontext")).takes_references
+    plain = Flux(tiny_flux, configure())
+    assert not plain.takes_references
+    with pytest.raises(ModelError, match="kontext"):
+        plain.add_references({}, [latents(16, 4, 4)])
+
+
+def test_references_change_the_answer_and_lie_side_by_side(kontext, configure, text):
+    family = Flux(kontext, configure())
+    model, noisy, steps = family.load_model(torch.float32, CPU), latents(1, 16, 4, 4), torch.tensor([500.0])
+    row = {name: tensor[0] for name, tensor in text.items()}
+    one, other, tall = latents(16, 4, 4), latents(16, 4, 4) + 1, latents(16, 8, 4)
+    answers = []
+    for references in ([one], [other], [one, other], [other, one, tall]):
+        rows = family.collate_text([family.add_references(row, references)])
+        assert len(rows["reference_ids"][0].unique(dim=0)) == rows["reference_tokens"].shape[1]
+        assert not rows["reference_ids"].is_floating_point()  # bfloat16 cannot count beyond 256
+        with torch.no_grad():
+            answers.append(family.predict(model, noisy, steps, rows))
+    assert all(answer.shape == noisy.shape for answer in answers)
+    assert min((a - b).abs().max() for a, b in itertools.combinations(answers, 2)) > 1e-4
+
+
+def test_pictures_are_drawn_after_references_as_the_pipeline_does(kontext, configure):
+    family = Flux(kontext, configure())
+    model, vae = family.load_model(torch.float32, CPU), family.load_vae(torch.float32, CPU)
+    row = family.load_text_encoder(torch.float32, CPU).encode(["a red circle"])[0]
+    source = Image.effect_mandelbrot((32, 16), (-2, -1, 1, 1), 20).convert("RGB")
+    pixels = torch.from_numpy(np.array(source)).permute(2, 0, 1)[None] / 127.5 - 1
+    edit = family.add_references(row, list(vae.encode(pixels)))
+    size = {"width": 16, "height": 32, "steps": 2, "guidance": 2.5, "seed": 4}
+    ours = family.render(model, vae, edit, row, **size)
+    pipeline = FluxKontextPipeline.from_pretrained(kontext)
+    theirs = pipeline(
+        image=source,
+        prompt="a red circle",
+        width=16,
+        height=32,
+        num_inference_steps=2,
+        guidance_scale=2.5,
+        generator=torch.Generator().manual_seed(4),
+        max_area=16 * 32,
+        max_sequence_length=family.max_text_tokens,
+        _auto_resize=False,
+    ).images[0]
+    difference = np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int))
+    assert difference.max() <= 1
+    assert ours.tobytes() != family.render(model, vae, row, row, **size).tobytes()
 
 
 def test_sources(configure):

@@ -22,6 +22,8 @@ HEAD_WIDTH = 32
 HEADS = 4
 LATENT_CHANNELS = 16
 TINY_TEXT_TOKENS = 32
+REFERENCE_TOKENS = "reference_tokens"
+REFERENCE_IDS = "reference_ids"
 GATES = 4.0
 
 
@@ -37,6 +39,10 @@ def predict(
     height, width = noisy.shape[2:]
     tokens, ids = pack(noisy), position_ids(height, width, noisy.device)
     count = tokens.shape[1]
+    if REFERENCE_TOKENS in text:
+        tokens = torch.cat([tokens, text[REFERENCE_TOKENS].to(tokens.dtype)], dim=1)
+        # A batch is stacked of references of the same sizes, so that their positions are the same too.
+        ids = torch.cat([ids, text[REFERENCE_IDS][0].to(ids.dtype)])
     embeds = text["prompt_embeds"]
     output: torch.Tensor = model(
         hidden_states=tokens,
@@ -78,9 +84,42 @@ def position_ids(height: int, width: int, device: torch.device) -> torch.Tensor:
     return ids.reshape(-1, 3)
 
 
+def stitch(references: Sequence[torch.Tensor]) -> Rows:
+    """Latents (C, H, W) as one row of tokens, laid out so that no two references overlap and all stay near a square."""
+    tokens, ids = [], []
+    height = width = 0
+    for latents in references:
+        down, across = latents.shape[1:]
+        place = position_ids(down, across, latents.device).long()
+        place[:, 0] = 1
+        if down + height > across + width:
+            place[:, 2] += width // 2
+            height, width = max(height, down), width + across
+        else:
+            place[:, 1] += height // 2
+            height, width = height + down, max(width, across)
+        tokens.append(pack(latents[None])[0])
+        ids.append(place)
+    return {REFERENCE_TOKENS: torch.cat(tokens), REFERENCE_IDS: torch.cat(ids)}
+
+
+class StitchedKontextPipeline(FluxKontextPipeline):  # type: ignore[misc]  # diffusers carries no types
+    """FluxKontextPipeline, given any number of references that are tokens already."""
+
+    references: Rows
+
+    def prepare_latents(self, image: Any, *arguments: Any, **named: Any) -> tuple[Any, Any, Any, Any]:
+        """As the pipeline's own, which takes one reference and encodes it."""
+        latents, _, ids, _ = super().prepare_latents(None, *arguments, **named)
+        tokens = self.references[REFERENCE_TOKENS].to(latents.device, latents.dtype)
+        return latents, tokens, ids, self.references[REFERENCE_IDS][0].to(latents.device, ids.dtype)
+
+
 def open_pipeline(is_kontext: bool, model: Any, vae: Vae, scheduler: Any, text: Rows) -> Any:
     """diffusers' own pipeline around the model, without text encoders."""
     chosen = FluxKontextPipeline if is_kontext else FluxPipeline
+    if REFERENCE_TOKENS in text:
+        chosen = StitchedKontextPipeline
     pipeline = chosen(
         scheduler=scheduler,
         vae=vae.module,
@@ -90,6 +129,8 @@ def open_pipeline(is_kontext: bool, model: Any, vae: Vae, scheduler: Any, text: 
         tokenizer_2=None,
         transformer=model,
     )
+    if REFERENCE_TOKENS in text:
+        pipeline.references = text
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
