@@ -17,6 +17,7 @@ from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import probe_destinations
 from flowtuner.publishing.registry import open_destinations
 from flowtuner.publishing.snapshot import Unit
+from tasks.credentials import find_credentials
 from tasks.memory import recall_entries
 from tasks.units import Origin, step_of, unit_of, units_on_disk
 
@@ -43,6 +44,8 @@ def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finis
     is_checkpoint = NAME.fullmatch(folder.name) is not None
     output_dir = folder.parent if is_checkpoint else folder
     spec = _read_spec(output_dir)
+    if faults := find_credentials(entries, "destinations"):
+        raise ConfigError(faults)
     if entries is None:
         entries = recall_entries(output_dir)
     destinations = open_destinations(entries, "destinations")

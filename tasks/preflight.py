@@ -16,6 +16,7 @@ from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import probe_destinations
 from flowtuner.publishing.registry import open_destinations
+from tasks.credentials import find_credentials_in_options
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ def check_run(
     config: dict[str, Any], env: str | None = None, config_file: str | None = None, *, will_publish: bool = True
 ) -> CheckedRun:
     """Reads the options, then looks at model, data, disk and destinations; raises ConfigError with every fault."""
+    if faults := find_credentials_in_options(config):
+        raise ConfigError(faults)
     loaded = load(env=env, config_file=Path(config_file) if config_file else None, values=config)
-    faults: list[Fault] = []
     for finding in inspect_run(loaded):
         if finding.level == "error":
             faults.append(Fault(finding.check, None, "", finding.message, suggestion=finding.fix))
