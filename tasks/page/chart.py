@@ -20,12 +20,11 @@ def draw_curve(points: Sequence[tuple[int, float]]) -> bytes | None:
     finite = [(step, loss) for step, loss in points if math.isfinite(loss)]
     if len(finite) < 2:
         return None
-    smooth = thin(_smoothed(finite))
-    raw = thin(finite)
-    low, high = _range([loss for _, loss in smooth])
+    smooth, raw = thin(_smoothed(finite)), thin(finite)
+    low, high = _range([loss for _, loss in smooth], [loss for _, loss in raw])
     first, last = finite[0][0], finite[-1][0]
 
-    def place(point: tuple[int, float]) -> tuple[float, float]:
+    def place(point: tuple[float, float]) -> tuple[float, float]:
         step, loss = point
         x = LEFT + (step - first) / max(1, last - first) * (WIDTH - LEFT - RIGHT)
         y = TOP + (high - loss) / (high - low) * (HEIGHT - TOP - BOTTOM)
@@ -33,17 +32,23 @@ def draw_curve(points: Sequence[tuple[int, float]]) -> bytes | None:
 
     picture = Image.new("RGB", (WIDTH, HEIGHT), PALETTE["paper"])
     pen = ImageDraw.Draw(picture)
-    for part in range(5):
-        loss = low + (high - low) * part / 4
+    for loss in ticks(low, high):
         y = place((first, loss))[1]
         pen.line((LEFT, y, WIDTH - RIGHT, y), PALETTE["grid"])
-        pen.text((4, y - 6), f"{loss:.4g}", PALETTE["text"])
-    for step in sorted({first, (first + last) // 2, last}):
-        x = place((step, low))[0]
-        pen.text((min(x, WIDTH - 40), HEIGHT - BOTTOM + 6), str(step), PALETTE["text"])
+        pen.text((LEFT - 6, y), f"{loss:g}", PALETTE["text"], anchor="rm")
+    for step in ticks(first, last):
+        pen.text((place((step, low))[0], HEIGHT - BOTTOM + 6), f"{step:,.0f}", PALETTE["text"], anchor="ma")
     pen.line([place(point) for point in raw], PALETTE["raw"])
     pen.line([place(point) for point in smooth], PALETTE["smooth"], width=2)
     return _png(picture)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers between two others."""
+    size = max((high - low) / 5, 1e-300)
+    power = 10.0 ** math.floor(math.log10(size))
+    step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= size * (1 - 1e-9))
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def thin(points: Sequence[tuple[int, float]], count: int = POINTS) -> list[tuple[int, float]]:
@@ -54,17 +59,22 @@ def thin(points: Sequence[tuple[int, float]], count: int = POINTS) -> list[tuple
 
 
 def _smoothed(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    value, smoothed = points[0][1], []
+    # Divided by the weight so far: otherwise the first loss alone would shape the beginning.
+    value, weight, smoothed = 0.0, 0.0, []
     for step, loss in points:
         value += SMOOTHING * (loss - value)
-        smoothed.append((step, value))
+        weight += SMOOTHING * (1 - weight)
+        smoothed.append((step, value / weight))
     return smoothed
 
 
-def _range(losses: Sequence[float]) -> tuple[float, float]:
-    low, high = min(losses), max(losses)
-    margin = (high - low or abs(high) or 1.0) * 0.15
-    return low - margin, high + margin
+def _range(smooth: Sequence[float], raw: Sequence[float]) -> tuple[float, float]:
+    # A few outliers of the raw losses may leave the picture; the smoothed curve never does.
+    ordered = sorted(raw)
+    cut = len(ordered) // 50
+    low, high = min(*smooth, ordered[cut]), max(*smooth, ordered[-1 - cut])
+    margin = (high - low or abs(high) or 1.0) * 0.05
+    return max(low - margin, 0.0) if low >= 0 else low - margin, high + margin
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -33,7 +33,7 @@ class PageContent:
         self._lock = threading.Lock()
         self._changed: dict[str, Artifact] = {}
         if loaded:
-            self._put("configuration", "markdown", text.describe_configuration(loaded), "The options that were set")
+            self._put("configuration", "markdown", text.describe_configuration(loaded), "The options of this run")
         self._metrics: dict[int, dict[str, Any]] = {}
         self._has_new_metrics = False
         self._published: dict[tuple[str, str], dict[str, Any]] = {}
@@ -60,10 +60,8 @@ class PageContent:
         elif type == STAGE and data["total"]:
             percent = 100 * data["current"] / data["total"]
             self._put("progress", "progress", percent, f"{data['label']}: {data['current']} of {data['total']}")
-        elif type == VALIDATION and data.get("sheet") and Path(data["sheet"]).is_file():
-            sheet = shrink(Path(data["sheet"]))
-            markdown = text.describe_validation(data["step"], sheet, data.get("prompts", ()))
-            self._put("validation", "markdown", markdown, f"Validation at step {data['step']}")
+        elif type == VALIDATION:
+            self._show_validation(data)
         elif type == PUBLISH:
             self._published[data["what"], data["destination"]] = data
             self._put(
@@ -82,6 +80,13 @@ class PageContent:
         left = f", {data['eta_s']:.0f} s left" if data.get("eta_s") is not None else ""
         about = f"step {data['step']} of {data['total_steps']}, loss {data['loss']:.4f}, {data['steps_per_s']:.2f} it/s"
         self._put("progress", "progress", percent, about + left)
+
+    def _show_validation(self, data: dict[str, Any]) -> None:
+        path = Path(data["sheet"]) if data.get("sheet") else None
+        sheet = shrink(path) if path and path.is_file() else None
+        if sheet or data.get("error"):
+            markdown = text.describe_validation(data["step"], sheet, data.get("prompts", ()), data.get("error"))
+            self._put("validation", "markdown", markdown, f"Validation at step {data['step']}")
 
     def _put(self, key: str, type: str, data: float | str, description: str) -> None:
         self._changed[key] = Artifact(key, type, data, description)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flowtuner.options import LoadedConfig
+from flowtuner.options import LoadedConfig, Origin
 
 ROWS = 25
 
@@ -23,36 +23,45 @@ def describe_metrics(rows: Sequence[Mapping[str, Any]], curve: bytes | None) -> 
     return picture + table(("step", "loss", "learning rate", "gradient norm"), lines)
 
 
-def describe_validation(step: int, sheet: bytes, prompts: Sequence[str]) -> str:
-    """The contact sheet and its prompts."""
-    picture = f"![validation at step {step}]({data_uri(sheet, 'jpeg')})\n\n"
-    return f"**Step {step}**\n\n{picture}" + "\n".join(f"- {prompt or '(empty prompt)'}" for prompt in prompts)
+def describe_validation(step: int, sheet: bytes | None, prompts: Sequence[str], error: str | None = None) -> str:
+    """The contact sheet and its prompts, and what went wrong."""
+    picture = f"![validation at step {step}]({data_uri(sheet, 'jpeg')})\n\n" if sheet else ""
+    warning = f"**Not complete:** {error}\n\n" if error else ""
+    return warning + picture + "\n".join(f"- {prompt or '(empty prompt)'}" for prompt in prompts)
 
 
 def describe_published(rows: Iterable[Mapping[str, Any]]) -> str:
     """What stands where, and whether that was proved."""
-    lines = (
-        (
-            row["what"],
-            row["destination"],
-            row["state"],
-            "yes" if row.get("verified") else "no",
-            row.get("files", ""),
-            row.get("bytes", ""),
-            row.get("uri") or row.get("message", ""),
-        )
-        for row in rows
-    )
-    return table(("what", "destination", "state", "verified", "files", "bytes", "where, or why not"), lines)
+    ordered = sorted(rows, key=lambda row: (row.get("step") or 0, row["what"], row["destination"]))
+    lines = ((row["what"], row["destination"], _state(row), _size(row)) for row in ordered)
+    # Outside the table, whose narrow columns would let a long path run into what stands beside it.
+    places = (f"- {row['what']}, {row['destination']}: {row.get('uri') or row.get('message', '')}" for row in ordered)
+    known = [line for line in places if not line.endswith(": ")]
+    return table(("what", "destination", "state", "size"), lines) + "\n\n" + "\n".join(known)
 
 
 def describe_configuration(loaded: LoadedConfig) -> str:
-    """The options that somebody set, with their origin, without secrets."""
-    values = loaded.redacted()["config"]
-    lines = (
-        (name, json.dumps(values[name]), origin) for name, origin in sorted(loaded.origins.items()) if name in values
+    """The options that somebody set, with their origin, then the others, then the datasets; without secrets."""
+    values = loaded.redacted()
+    config: dict[str, Any] = values["config"]
+    origins = {name: origin for name, origin in sorted(loaded.origins.items()) if name in config}
+    chosen = (
+        (name, json.dumps(config[name]), _source(origin))
+        for name, origin in origins.items()
+        if origin.kind != "default"
     )
-    return table(("option", "value", "from"), lines)
+    others = ((name, json.dumps(config[name])) for name, origin in origins.items() if origin.kind == "default")
+    datasets = ((entry["id"], _set_fields(entry)) for entry in values["datasets"])
+    return "\n\n".join(
+        (
+            "## Set",
+            table(("option", "value", "from"), chosen),
+            "## Datasets",
+            table(("id", "entry"), datasets),
+            "## Defaults",
+            table(("option", "value"), others),
+        )
+    )
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
@@ -64,6 +73,24 @@ def table(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
 def data_uri(data: bytes, kind: str) -> str:
     """A picture as text that needs no server."""
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if row["state"] == "verified" and not row.get("verified"):
+        return "not verified"
+    return "**failed**" if row["state"] == "failed" else str(row["state"])
+
+
+def _size(row: Mapping[str, Any]) -> str:
+    return f"{row['files']} files, {row['bytes'] / 1e6:,.1f} MB" if row.get("files") else ""
+
+
+def _source(origin: Origin) -> str:
+    return "parameters" if origin.kind == "values" else str(origin)
+
+
+def _set_fields(entry: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {json.dumps(value)}" for key, value in entry.items() if key != "id" and value is not None)
 
 
 def _number(value: float | None) -> str:

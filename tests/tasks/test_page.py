@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 from PIL import Image
 
 from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, STAGE, VALIDATION
+from flowtuner.options import load
 from tasks.page import text
-from tasks.page.chart import draw_curve, thin
+from tasks.page.chart import draw_curve, thin, ticks
 from tasks.page.content import KEPT_POINTS, PageContent
 from tasks.page.sheet import shrink
 
@@ -69,11 +71,11 @@ def test_only_what_changed_is_given_out(tmp_path: Path) -> None:
     content.take_note(VALIDATION, {"step": 5, "sheet": str(tmp_path / "none.png"), "prompts": []})
     assert content.take() == []
     for state in ("uploading", "verified"):
-        row = {"what": "release", "destination": "share", "state": state, "verified": state == "verified", "uri": "u"}
+        row = {"what": "release", "destination": "share", "state": state, "verified": state == "verified"}
+        row |= {"uri": "u"} if state == "verified" else {}
         content.take_note(PUBLISH, row)
     (published,) = content.take()
-    assert len(re.findall("release", str(published.data))) == 1
-    assert "| verified | yes |" in str(published.data)
+    assert str(published.data).splitlines()[2:] == ["| release | share | verified |  |", "", "- release, share: u"]
 
 
 def test_a_long_run_keeps_a_bounded_curve() -> None:
@@ -83,3 +85,48 @@ def test_a_long_run_keeps_a_bounded_curve() -> None:
     content.take()
     assert len(content._metrics) <= KEPT_POINTS
     assert {0, 3 * KEPT_POINTS - 1} <= content._metrics.keys()
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.044, 0.281, [0.05, 0.1, 0.15, 0.2, 0.25]),
+        (21, 60, [30, 40, 50, 60]),
+        (0, 100_000, [0, 20_000, 40_000, 60_000, 80_000, 100_000]),
+        (1, 2, [1, 1.2, 1.4, 1.6, 1.8, 2]),
+    ],
+)
+def test_the_axes_carry_round_numbers(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == pytest.approx(expected)
+
+
+def test_what_was_published_is_listed_in_the_order_of_its_steps() -> None:
+    rows = [
+        {"what": f"checkpoint-{step}", "destination": "share", "step": step, "state": state, "verified": False}
+        | {"message": message}
+        for step, state, message in ((100, "uploading", ""), (20, "failed", "the disk is full"))
+    ]
+    assert text.describe_published(rows).splitlines()[2:] == [
+        "| checkpoint-20 | share | **failed** |  |",
+        "| checkpoint-100 | share | uploading |  |",
+        "",
+        "- checkpoint-20, share: the disk is full",
+    ]
+    done = {"state": "verified", "verified": True, "files": 7, "bytes": 14_965_624, "uri": "file:///mnt/share"}
+    assert "| verified | 7 files, 15.0 MB |" in text.describe_published([rows[0] | done])
+
+
+def test_a_validation_that_failed_says_why() -> None:
+    content = PageContent()
+    content.take_note(VALIDATION, {"step": 5, "sheet": None, "prompts": ["red"], "error": "out of memory"})
+    (validation,) = content.take()
+    assert str(validation.data).splitlines() == ["**Not complete:** out of memory", "", "- red"]
+
+
+def test_the_configuration_shows_first_what_somebody_set(tiny_run: dict[str, Any]) -> None:
+    shown = text.describe_configuration(load(values=tiny_run))
+    chosen, datasets, others = shown.split("\n## ")
+    assert '| optimizer | "torch-adamw" | parameters |' in chosen
+    assert "ema_decay" not in chosen
+    assert "| pictures | " in datasets
+    assert "| ema_decay | 0.995 |" in others
