@@ -96,13 +96,19 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
-        # The libraries' own words name their source lines; the free space says more.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).strip().split("\n")[0]
         free = shutil.disk_usage(folder.parent).free >> 20
         raise CheckpointError(
-            f"{folder} could not be written: {reason} ({free} MiB are free there). What was saved before is whole: "
-            "free space, then start again with the same options to go on from it."
+            f"{folder} could not be written: {_reason(error)} ({free} MiB are free there). What was saved before is "
+            "whole: free space, then start again with the same options to go on from it."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error).strip().split("\n")[0]
+    # What torch says of a full disk is a line of its own source.
+    return "the disk did not take all of it" if "inline_container" in text else text
 
 
 def check_weights(trainer: Trainer) -> None:

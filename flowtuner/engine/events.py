@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import threading
@@ -36,7 +38,10 @@ class Event:
 
 
 class EventLog:
-    """The only writer of a log file: it numbers what it is given and continues where the file ends."""
+    """Writes a log file: numbers what it is given and continues where the file ends, also if others write to it.
+
+    A disk that is full loses no event and ends no run: what cannot be written waits for the next event.
+    """
 
     def __init__(self, path: Path, run: str) -> None:
         self.path = path
@@ -44,7 +49,9 @@ class EventLog:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         self._seq = _repair_tail(path)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("ab", buffering=0)
+        self._size = os.fstat(self._file.fileno()).st_size
+        self._waiting = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -56,11 +63,11 @@ class EventLog:
 
     def append(self, type: str, data: dict[str, Any]) -> Event:
         """Numbers an event and writes it through to the operating system."""
-        with self._lock:
+        with self._lock, self._alone():
             self._seq += 1
             event = Event(self._seq, time.time(), self.run, type, data)
-            self._file.write(json.dumps(asdict(event), default=str) + "\n")
-            self._file.flush()
+            self._waiting += json.dumps(asdict(event), default=str).encode() + b"\n"
+            self._write_waiting()
             return event
 
     def stage(self, key: str, status: str, label: str, current: int = 0, total: int = 0) -> Event:
@@ -76,9 +83,26 @@ class EventLog:
         with self._lock:
             if self._file.closed:
                 return
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with self._alone(), contextlib.suppress(OSError):
+                self._write_waiting()
+                os.fsync(self._file.fileno())
             self._file.close()
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            if os.fstat(self._file.fileno()).st_size != self._size:  # another run's log on the same file
+                self._seq = max(self._seq, last_seq(self.path))
+            yield
+            self._size = os.fstat(self._file.fileno()).st_size
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _write_waiting(self) -> None:
+        with contextlib.suppress(OSError):
+            while self._waiting:
+                del self._waiting[: self._file.write(self._waiting)]
 
 
 def read_events(path: Path, after: int = 0) -> Iterator[Event]:

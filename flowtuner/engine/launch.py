@@ -67,7 +67,10 @@ class Engine:
         if self._worker:
             self._worker.end(0)  # what is left of a dead one: its pipes, and children that outlived it
         spec_path = self.spec.output_dir / "logs" / "run.json"
-        self.spec.save(spec_path)
+        try:
+            self.spec.save(spec_path)
+        except OSError as error:
+            raise errors.EngineFault(f"{spec_path} cannot be written: {error.strerror or error}") from error
         threads = self.spec.loaded.config.torch_num_threads or len(os.sched_getaffinity(0))
         self._worker = _Worker(spec_path, self.spec.engine_log, threads, self._receive)
 

@@ -1,6 +1,7 @@
 """The event log: numbered, durable, readable while it is written."""
 
 import json
+import resource
 import threading
 
 from flowtuner.engine.events import EventLog, follow_events, last_seq, read_events
@@ -70,3 +71,31 @@ def test_many_threads_write_one_sequence(tmp_path):
             thread.join()
     numbers = [json.loads(line)["seq"] for line in log.path.read_text().splitlines()]
     assert numbers == list(range(1, 401))
+
+
+def test_two_logs_on_one_file_never_give_the_same_number(tmp_path):
+    path = tmp_path / "events.jsonl"
+    with EventLog(path, "one") as one, EventLog(path, "two") as two:
+        for _ in range(3):
+            one.notify("info", "of one")
+            two.notify("info", "of two")
+    events = list(read_events(path))
+    assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6]
+    assert [event.run for event in events] == ["one", "two"] * 3
+
+
+def test_events_of_a_full_disk_are_written_once_there_is_room(tmp_path):
+    path = tmp_path / "events.jsonl"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with EventLog(path, "run") as log:
+        log.notify("info", "before")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))  # the next line is cut off
+        try:
+            log.notify("info", "cut")
+            log.notify("info", "full")
+            assert [event.seq for event in read_events(path)] == [1]
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        log.notify("info", "after")
+    assert [event.data["message"] for event in read_events(path)] == ["before", "cut", "full", "after"]
+    assert [event.seq for event in read_events(path)] == [1, 2, 3, 4]

@@ -165,7 +165,7 @@ def test_an_error_while_saving_is_told_with_what_to_do(start, tiny_run, monkeypa
     save_at(run, 2)
     run.session.train(3)
     monkeypatch.setattr("torch.save", _raise_as_a_full_disk_does)
-    with pytest.raises(CheckpointError, match=r"checkpoint-3 could not be written: .*MiB are free.*is whole") as caught:
+    with pytest.raises(CheckpointError, match=r"checkpoint-3 could not be written: the disk did not take all of it .*MiB are free.*is whole") as caught:
         run.session.save_checkpoint()
     assert isinstance(caught.value, FlowtunerError)
     assert names(run) == ["checkpoint-2"]
