@@ -67,7 +67,7 @@ def _measure_steps(ground: Path, rounds: int) -> Iterable[Row]:
     from benchmarks.steps import measure_steps, measure_trimming
 
     yield from measure_steps(ground, rounds)
-    yield measure_trimming(ground, rounds)
+    yield measure_trimming(ground, rounds + 4)
 
 
 def _measure_caches(ground: Path, rounds: int) -> Iterable[Row]:
