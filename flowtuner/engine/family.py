@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the preflight reads families without paying for torch
     import torch
     from PIL.Image import Image
 
+    from flowtuner.engine.data.sample import Plan
     from flowtuner.engine.diffusion.schedule import NoiseSchedule
     from flowtuner.errors import Fault
     from flowtuner.options import TrainingConfig
@@ -73,6 +74,9 @@ class Family(ABC):
         if config.tokenizer_max_length:
             self.max_text_tokens = config.tokenizer_max_length
 
+    takes_clip_skip = False
+    """Whether `clip_skip` means something to its text encoder."""
+
     takes_references = False
     """Whether it can be trained on pairs: pictures to draw, and pictures to draw them after."""
 
@@ -95,6 +99,10 @@ class Family(ABC):
     @abstractmethod
     def collate_text(self, rows: Sequence[Rows]) -> Rows:
         """Stacks the rows of a batch, padded to its longest prompt only, with the mask that makes this exact."""
+
+    def describe_picture(self, plan: Plan) -> Rows:
+        """What the model is told about a picture besides its caption, as part of its row; most are told nothing."""
+        return {}
 
     def draw_inputs(self, count: int, generator: torch.Generator) -> Rows:
         """What else a micro batch of this size is told, drawn anew each time; most models are told nothing."""

@@ -60,7 +60,7 @@ class Feed:
         )
 
     def _row(self, draw: Draw, number: int, place: int) -> Rows:
-        row = self._read_text(self._caption(draw, number, place))
+        row = self._read_text(self._caption(draw, number, place)) | self._family.describe_picture(draw.sample.plan)
         if not draw.references:
             return row
         return self._family.add_references(row, [self._read_latent(reference) for reference in draw.references])

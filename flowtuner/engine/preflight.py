@@ -95,6 +95,8 @@ def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
     yield from (Finding("error", fault.option, str(fault)) for fault in family.find_limits(config))
     if config.snr_gamma and family.prediction == "flow_matching":
         yield Finding("warning", "snr_gamma", "snr_gamma has no effect on a family that is trained by flow matching.")
+    if config.clip_skip and not family.takes_clip_skip:
+        yield Finding("warning", "clip_skip", f"clip_skip has no effect on {family.name}, whose text is not CLIP's.")
     folder = Path(source).expanduser()
     if folder.is_dir():
         for fault in family.check_source(folder):

@@ -21,7 +21,8 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_examples_travel_with_the_package():
-    assert {"demo", "flux_lora", "kontext_lora", "pixart_sigma_full", "pixart_sigma_lora"} <= set(EXAMPLES)
+    names = {"demo", "flux_lora", "kontext_lora", "pixart_sigma_full", "pixart_sigma_lora", "sd1x_full", "sdxl_lora"}
+    assert names <= set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -174,7 +174,6 @@ def test_kontext_seed_loads_as_written_and_says_what_has_no_effect_yet(environme
         "lora_type=lycoris",
         "base_model_precision=int8-quanto",
         "report_to=wandb",
-        "clip_skip=2",
     }
     assert not [name for name in loaded.accepted_only() if "conditioning" in name]
 

@@ -22,6 +22,7 @@ def describe_identity(
     """Fingerprints the encoders of a model folder and says where their caches are."""
     index = index_root(config)
     text_parts = sorted(path for name in ("text_encoder*", "tokenizer*") for path in source.glob(name) if path.is_dir())
+    skipped = f" without {config.clip_skip} layers" if config.clip_skip else ""
     return CacheIdentity(
         latent_roots={
             entry.id: latent_root(entry, config) for entry in (*picture_entries(entries), *reference_entries(entries))
@@ -29,7 +30,7 @@ def describe_identity(
         text_root=text_root(entries, config),
         vae=fingerprint(source / "vae", index_dir=index),
         vae_dtype=dtype,
-        encoder=fingerprint(*text_parts, index_dir=index),
+        encoder=fingerprint(*text_parts, index_dir=index) + skipped,
         text_dtype=dtype,
         max_tokens=max_tokens,
     )

@@ -95,7 +95,7 @@ class ModelOptions(Section):
     )
     quantize_activations: bool = option(False, "Quantises activations too (torchao).", accepted=True)
     clip_skip: int | None = option(
-        None, "CLIP layers left out at the end; only models with a CLIP text encoder have them.", ge=0, accepted=True
+        None, "CLIP layers left out at the end, for families whose text is CLIP's (sd1x, sdxl).", ge=0
     )
     tokenizer_max_length: int | None = option(
         None, "Longest prompt in tokens; empty: the family's.", ge=1, aliases=["maximum_caption_length"]

@@ -99,7 +99,7 @@ def test_sources(configure):
     with pytest.raises(ConfigError, match=r"model_flavour.*900M-1024-v0.6"):
         choose_source(configure(model_flavour="kontext"))
     with pytest.raises(ConfigError, match=r"model_family.*pixart_sigma"):
-        open_family("sdxl")
+        open_family("hidream")
 
 
 def test_a_folder_that_is_no_model(tmp_path):

@@ -62,8 +62,8 @@ class ClipAndT5(TextEncoder):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Rows]:
         """Both encoders' answers; every prompt has the same length."""
-        clip_ids = _pad_tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
-        t5_ids = _pad_tokens(self._t5_tokenizer, prompts, self._max_tokens)
+        clip_ids = pad_tokens(self._clip_tokenizer, prompts, self._clip_tokenizer.model_max_length)
+        t5_ids = pad_tokens(self._t5_tokenizer, prompts, self._max_tokens)
         pooled = self._clip(clip_ids.to(self._clip.device)).pooler_output
         states = self._t5(t5_ids.to(self._t5.device))[0]
         return [
@@ -96,7 +96,8 @@ class KlVae(Vae):
         return pixels
 
 
-def _pad_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
+def pad_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
+    """Token ids of prompts that are cut or padded to one length."""
     ids: torch.Tensor = tokenizer(
         list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
     ).input_ids

@@ -65,9 +65,9 @@ def build_clip_tokenizer(words: Sequence[str] = ()) -> Any:
     )
 
 
-def build_clip(tokenizer: Any, width: int) -> Any:
-    """A CLIP text encoder of two layers."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+def build_clip(tokenizer: Any, width: int, *, is_projected: bool = False) -> Any:
+    """A CLIP text encoder of two layers; a projected one gives `text_embeds` too."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -81,7 +81,7 @@ def build_clip(tokenizer: Any, width: int) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return CLIPTextModel(config).eval()
+    return (CLIPTextModelWithProjection if is_projected else CLIPTextModel)(config).eval()
 
 
 def build_vae(channels: Sequence[int], latent_channels: int, **extra: Any) -> Any:
