@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flowtuner.engine.diffusion import compute_loss
 from flowtuner.engine.families import open_family
 from flowtuner.engine.preflight import inspect_run
 from flowtuner.options import load
@@ -114,6 +115,32 @@ def test_a_pair_that_is_not_whole_is_left_out_of_the_run(start, pair_run, tmp_pa
     ((path, reason),) = run.session.cache_latents()["quarantined"]
     assert Path(path).name == gone.name
     assert "grey holds no" in reason
+
+
+@pytest.mark.slow
+def test_the_model_learns_to_look_at_its_reference(tiny_kontext, configure):
+    """The picture to draw is its reference: told of another one, a trained model is further from the answer."""
+    options = {"model_family": "flux", "model_type": "full", "learning_rate": 2e-3, "flow_schedule_shift": 1.0}
+    config = configure(**options, flow_use_uniform_schedule=True)
+    family = open_family("flux")(tiny_kontext, config)
+    model = family.load_model(torch.float32, torch.device("cpu")).train()
+    row = family.load_text_encoder(torch.float32, torch.device("cpu")).encode(["copy it"])[0]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    generator, schedule = torch.Generator().manual_seed(0), family.noise_schedule()
+
+    def loss_after(latents, references):
+        text = family.collate_text([family.add_references(row, [one]) for one in references])
+        return compute_loss(family, model, schedule, latents, text, generator, config)
+
+    for _ in range(120):
+        latents = torch.randn(16, 16, 1, 1, generator=generator).expand(16, 16, 4, 4)
+        loss_after(latents, latents).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    latents = torch.randn(64, 16, 1, 1, generator=generator).expand(64, 16, 4, 4)
+    with torch.no_grad():
+        told, misled = loss_after(latents, latents).item(), loss_after(latents, latents.roll(1, 0)).item()
+    assert told < 0.5 * misled
 
 
 def size_of(path):

@@ -184,6 +184,16 @@ def test_pictures_are_drawn_after_references_as_the_pipeline_does(kontext, confi
     assert ours.tobytes() != family.render(model, vae, row, row, **size).tobytes()
 
 
+def test_sizes_and_ranges_that_cannot_work_are_told_first(tiny_flux, configure):
+    def told(**options):
+        return [fault.option for fault in Flux.find_limits(configure(**options))]
+
+    assert told() == []
+    assert told(aspect_bucket_alignment=8) == told(aspect_bucket_alignment=24) == ["aspect_bucket_alignment"]
+    assert told(aspect_bucket_alignment=8, pretrained_model_name_or_path=str(tiny_flux)) == []  # its tokens are smaller
+    assert told(flux_guidance_mode="random-range", flux_guidance_min=5) == ["flux_guidance_min"]
+
+
 def test_sources(configure):
     assert choose_source(configure(model_family="flux")) == "black-forest-labs/FLUX.1-dev"
     assert choose_source(configure(model_family="flux", model_flavour="krea")) == "black-forest-labs/FLUX.1-Krea-dev"
