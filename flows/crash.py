@@ -1,4 +1,4 @@
-"""What a flow says when its process crashed; Prefect calls this with exactly these argument names."""
+"""What a flow says when its process ended without a word; Prefect calls this with exactly these argument names."""
 
 from __future__ import annotations
 
@@ -13,4 +13,11 @@ from tasks.aftermath import tell_what_is_left
 
 def report_crash(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Logs where the newest checkpoint of a crashed run is and how to go on."""
-    flow_run_logger(flow_run, flow).error(tell_what_is_left(str(flow_run.id), flow_run.parameters))
+    if message := tell_what_is_left(str(flow_run.id), flow_run.parameters):
+        flow_run_logger(flow_run, flow).error(message)
+
+
+def report_cancellation(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
+    """The same for a cancelled run that was killed because it took too long, such as one held up by an upload."""
+    if message := tell_what_is_left(str(flow_run.id), flow_run.parameters, "cancelled"):
+        flow_run_logger(flow_run, flow).warning(message)

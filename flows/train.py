@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.crash import report_crash
+from flows.crash import report_cancellation, report_crash
 from flows.form import ConfigFile, EnvName, TrainingValues
 from flows.naming import name_run
 from tasks.cache import cache_latents, cache_text
@@ -31,6 +31,7 @@ UPLOADS_AT_ONCE = 4
     flow_run_name=name_run,
     task_runner=ThreadPoolTaskRunner(max_workers=UPLOADS_AT_ONCE),  # type: ignore[arg-type]
     on_crashed=[report_crash],
+    on_cancellation=[report_cancellation],
 )
 def train(
     env: EnvName = None,

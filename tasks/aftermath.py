@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,8 @@ from tasks.run import where_it_stands
 from tasks.units import step_of
 
 
-def tell_what_is_left(run_id: str, parameters: Mapping[str, Any]) -> str:
-    """Says where a run's newest whole checkpoint is, and ends its event log if nobody has."""
+def tell_what_is_left(run_id: str, parameters: Mapping[str, Any], status: str = "failed") -> str | None:
+    """Says where a run's newest whole checkpoint is and ends its event log; None when the run has told it itself."""
     config_file = parameters.get("config_file")
     try:
         loaded = load(
@@ -31,14 +32,12 @@ def tell_what_is_left(run_id: str, parameters: Mapping[str, Any]) -> str:
     whole = (folder for folder in reversed(list_checkpoints(output_dir)) if not find_faults(folder, hashes=False))
     newest = next((Checkpoint(folder, step_of(folder)) for folder in whole), None)
     message = where_it_stands(output_dir, newest)
-    _end_log(output_dir / "logs" / "events.jsonl", run_id, message, newest)
+    log = output_dir / "logs" / "events.jsonl"
+    said = deque((event for event in read_events(log) if event.type == STATUS and event.run == run_id), maxlen=1)
+    if said and said[0].data["status"] != "running":
+        return None
+    if said:
+        with contextlib.closing(EventLog(log, run_id)) as events:
+            path = str(newest.path) if newest else None
+            events.append(STATUS, {"status": status, "message": message, "checkpoint": path})
     return message
-
-
-def _end_log(path: Path, run_id: str, message: str, newest: Checkpoint | None) -> None:
-    said = deque((event for event in read_events(path) if event.type == STATUS and event.run == run_id), maxlen=1)
-    if not said or said[0].data["status"] != "running":
-        return
-    events = EventLog(path, run_id)
-    events.append(STATUS, {"status": "failed", "message": message, "checkpoint": str(newest.path) if newest else None})
-    events.close()

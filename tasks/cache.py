@@ -9,13 +9,13 @@ from flowtuner.engine.run import CacheReport
 from tasks.retries import engine_task
 
 
-@engine_task
+@engine_task("cache texts")
 def cache_text(engine: Engine) -> CacheReport:
     """Encodes the captions and prompts that are not cached yet."""
     return _told("texts", engine.cache_text())
 
 
-@engine_task
+@engine_task("cache pictures")
 def cache_latents(engine: Engine) -> CacheReport:
     """Encodes the pictures that are not cached yet; broken ones are put aside and named."""
     report = _told("pictures", engine.cache_latents())

@@ -9,7 +9,7 @@ from flowtuner.engine.run import Checkpoint
 from tasks.retries import engine_task
 
 
-@engine_task
+@engine_task("save step {step}")
 def save_checkpoint(engine: Engine, step: int) -> Checkpoint:
     """Saves a complete checkpoint of a step."""
     engine.train(step)  # nothing to do, unless the engine died and begins again before this step
@@ -18,7 +18,7 @@ def save_checkpoint(engine: Engine, step: int) -> Checkpoint:
     return checkpoint
 
 
-@engine_task
+@engine_task("save the release of step {step}")
 def save_release(engine: Engine, step: int) -> Checkpoint:
     """Writes the final weights in the layout that inference loads."""
     engine.train(step)

@@ -22,7 +22,7 @@ class SupersededError(PublishError):
     """A checkpoint that newer ones have overtaken before its turn came."""
 
 
-@publish_task
+@publish_task("hash {frozen.unit.name}")
 def seal(frozen: Frozen, events: EventLog, stop: threading.Event) -> Snapshot:
     """Hashes a frozen checkpoint into its manifest."""
     try:
@@ -32,7 +32,7 @@ def seal(frozen: Frozen, events: EventLog, stop: threading.Event) -> Snapshot:
         raise
 
 
-@publish_task
+@publish_task("publish {snapshot.name} to {destination.name}")
 def publish(
     destination: Destination, snapshot: Snapshot, events: EventLog, stop: threading.Event, keep: int = 0
 ) -> PublishResult:

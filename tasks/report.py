@@ -59,7 +59,7 @@ def report(outcome: Outcome, deliveries: Sequence[Delivery]) -> dict[str, Any]:
     return value
 
 
-@publish_task
+@publish_task("verify {delivery.unit.name} in {delivery.destination.name}")
 def verify(delivery: Delivery) -> list[str]:
     """Says what a destination lacks of a unit that was delivered to it."""
     assert delivery.manifest is not None

@@ -21,14 +21,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def engine_task(function: Callable[P, R]) -> Task[P, R]:
+def engine_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A task that is handed the live engine: never cached, tried again when the engine died."""
-    return _task(function, ENGINE_RETRIES)
+    return _task(run_name, ENGINE_RETRIES)
 
 
-def publish_task(function: Callable[P, R]) -> Task[P, R]:
+def publish_task(run_name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A task that talks to a destination: tried again when the destination was down."""
-    return _task(function, PUBLISH_RETRIES)
+    return _task(run_name, PUBLISH_RETRIES)
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
@@ -36,11 +36,12 @@ def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     return isinstance(state.result(raise_on_failure=False), Transient)
 
 
-def _task(function: Callable[P, R], retries: int) -> Task[P, R]:
+def _task(run_name: str, retries: int) -> Callable[[Callable[P, R]], Task[P, R]]:
     return task(
+        task_run_name=run_name,
         cache_policy=NO_CACHE,
         retries=retries,
         retry_delay_seconds=exponential_backoff(BACKOFF_S),
         retry_jitter_factor=JITTER,
         retry_condition_fn=is_transient,
-    )(function)
+    )

@@ -61,7 +61,9 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
 def where_it_stands(output_dir: Path, newest: Checkpoint | None) -> str:
     """Where the newest checkpoint of a stopped run is, and how to go on."""
     if newest is None:
-        return f"stopped before the first checkpoint; the caches in {output_dir} stay. Start it again to go on"
+        return (
+            "stopped before the first checkpoint; what is cached stays. Start it again with the same options to go on"
+        )
     return f"stopped; step {newest.step} is saved in {newest.path}. Start it again with the same options to go on"
 
 

@@ -10,7 +10,7 @@ from flowtuner.errors import EngineDied
 from tasks.retries import engine_task
 
 
-@engine_task
+@engine_task("load the model")
 def load_model(engine: Engine) -> Position:
     """Loads the model and goes to where training continues."""
     position = engine.prepare()
@@ -18,7 +18,7 @@ def load_model(engine: Engine) -> Position:
     return position
 
 
-@engine_task
+@engine_task("train to step {until}")
 def train_leg(engine: Engine, until: int) -> TrainReport:
     """Trains to the end of a leg; after a crash of the engine, again from its newest checkpoint to the same step."""
     report = engine.train(until)

@@ -9,7 +9,7 @@ from flowtuner.engine.run import ValidationReport
 from tasks.retries import engine_task
 
 
-@engine_task
+@engine_task("validate step {step}")
 def validate(engine: Engine, step: int) -> ValidationReport:
     """Renders the prompts with the weights of a step; what goes wrong is a warning, never the end of the run."""
     engine.train(step)  # nothing to do, unless the engine died and begins again before this step

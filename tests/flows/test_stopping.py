@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import CancelledRun, TerminationSignal
-from prefect.states import Cancelling
+from prefect.states import Cancelling, Crashed
 
-from flows.crash import report_crash
+from flows.crash import report_cancellation, report_crash
 from flows.train import train
 from flowtuner.engine.checkpoints import find_faults, list_checkpoints
 from flowtuner.engine.events import METRIC, STATUS, EventLog, follow_events, read_events
@@ -92,16 +93,16 @@ def test_a_preempted_run_saves_and_says_where(slow_run: dict[str, Any], caught_s
     assert_saved(slow_run, "preempted")
 
 
-def test_a_run_whose_process_was_killed_is_told_about_once(slow_run: dict[str, Any]) -> None:
-    from prefect.client.schemas.objects import FlowRun
-    from prefect.states import Crashed
-
+@pytest.mark.parametrize(("report", "status"), [(report_crash, "failed"), (report_cancellation, "cancelled")])
+def test_a_run_whose_process_was_killed_is_told_about_once(
+    slow_run: dict[str, Any], report: Callable[..., None], status: str
+) -> None:
     log = EventLog(log_of(slow_run), "2b3c1c8e-0000-4000-8000-000000000001")
     log.append(STATUS, {"status": "running", "message": ""})
     log.close()
     run = FlowRun(id=log.run, flow_id=log.run, name="killed", parameters={"config": slow_run})  # type: ignore[arg-type]
     for _ in range(2):
-        report_crash(train, run, Crashed())
+        report(flow=train, flow_run=run, state=Crashed())
     statuses = [event.data for event in read_events(log_of(slow_run)) if event.type == STATUS]
-    assert [status["status"] for status in statuses] == ["running", "failed"]
+    assert [each["status"] for each in statuses] == ["running", status]
     assert "before the first checkpoint" in statuses[1]["message"]

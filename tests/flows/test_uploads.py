@@ -38,14 +38,14 @@ def events(tmp_path: Path) -> Any:
 def test_only_what_may_pass_is_tried_again() -> None:
     calls: list[str] = []
 
-    @publish_task
+    @publish_task("upload")
     def flaky() -> str:
         calls.append("flaky")
         if len(calls) == 1:
             raise DestinationDown("later")
         return "done"
 
-    @publish_task
+    @publish_task("upload")
     def refused() -> None:
         calls.append("refused")
         raise PublishError("never")
