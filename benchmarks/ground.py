@@ -72,6 +72,7 @@ def configure(ground: Path, name: str, *, pictures: Path | None = None, **option
         "grad_clip_method": "norm",
         "validation_disable": True,
         "seed": 1,
+        "torch_num_threads": 1,
     }
     return load(values=values | options, environ={})
 
