@@ -75,10 +75,9 @@ def write_parts(trainer: Trainer, folder: Path) -> None:
     torch.save(capture_states(), folder / RANDOM_STATES)
 
 
-def restore_parts(trainer: Trainer, folder: Path) -> list[str]:
-    """Puts a trainer where the checkpoint left off, and says which optimizer settings the checkpoint overruled."""
+def restore_parts(trainer: Trainer, folder: Path) -> None:
+    """Puts a trainer where the checkpoint left off."""
     state = checkpoints.read_state(folder)
-    fresh = [dict(group) for group in trainer.optimizer.param_groups]
     trainer.part.load(folder)
     _restore_optimizer(trainer, folder)
     if trainer.ema:
@@ -87,7 +86,6 @@ def restore_parts(trainer: Trainer, folder: Path) -> list[str]:
         trainer.ema.load_state_dict(_read(folder / EMA_STATE))
     trainer.step = state.global_step
     restore_states(_read(folder / RANDOM_STATES))
-    return [f"{name} stays {old!r} as it was saved, not {new!r}" for name, old, new in _kept_settings(trainer, fresh)]
 
 
 @contextlib.contextmanager
@@ -130,13 +128,6 @@ def _restore_optimizer(trainer: Trainer, folder: Path) -> None:
         raise CheckpointError(
             f"{folder.name}: its optimizer state belongs to another model, optimizer or adapter: {error}"
         ) from error
-
-
-def _kept_settings(trainer: Trainer, fresh: list[dict[str, Any]]) -> Iterator[tuple[str, Any, Any]]:
-    for wanted, group in zip(fresh, trainer.optimizer.param_groups, strict=True):
-        for name, value in wanted.items():
-            if name not in ("params", "lr") and group.get(name) != value:
-                yield name, group.get(name), value
 
 
 def _rate(config: TrainingConfig, total_steps: int, step: int) -> float:

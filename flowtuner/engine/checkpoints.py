@@ -18,8 +18,10 @@ MANIFEST = "checkpoint_manifest.json"
 STATE = "training_state.json"
 IDENTITY = ("model_family", "model_type", "optimizer", "train_batch_size", "gradient_accumulation_steps")
 LORA_IDENTITY = ("lora_type", "lora_rank", "lora_alpha", "use_dora")
+# What a checkpoint brings along, whatever the options of the resumed run say.
+OVERRULED = ("seed", "optimizer_config", "optimizer_beta1", "optimizer_beta2")
 # What may differ between a run and its continuation, but hardly ever does on purpose.
-NOTED = ("pretrained_model_name_or_path", "model_flavour", "lora_target_modules", "seed")
+NOTED = ("pretrained_model_name_or_path", "model_flavour", "lora_target_modules", *OVERRULED)
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -132,7 +134,7 @@ def note_options(config: TrainingConfig) -> dict[str, Any]:
 def list_changes(saved: SavedState, present: Mapping[str, Any]) -> list[str]:
     """Says which of the noted options are not what they were when the checkpoint was saved."""
     return [
-        f"{name} was {saved.noted[name]!r}, now {value!r}{'; the old one stays in force' if name == 'seed' else ''}"
+        f"{name} was {saved.noted[name]!r}, now {value!r}{'; the old one stays in force' if name in OVERRULED else ''}"
         for name, value in present.items()
         if name in saved.noted and saved.noted[name] != value
     ]
@@ -181,6 +183,8 @@ def _free_name(path: Path) -> Path:
 
 def _plain(value: Any) -> Any:
     # As JSON gives it back.
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return str(value) if isinstance(value, Path) else value

@@ -173,7 +173,8 @@ class Session:
         if saved.data_set != self._library.digest:
             self._warn(f"the data set changed since {point.name}: training goes on with the new one.")
         changes = checkpoints.list_changes(saved, checkpoints.note_options(self.config))
-        for change in [*changes, *restore_parts(trainer, point)]:
+        restore_parts(trainer, point)
+        for change in changes:
             self._warn(f"resuming from {point.name}: {change}.")
         self._report_stage("init_resume_checkpoint", "completed", f"resumed from {point.name}")
 

@@ -137,7 +137,7 @@ def test_options_that_a_resume_overrules_or_hardly_means_are_told(start, tiny_ru
     changed = tiny_run | {"seed": 7, "optimizer_config": "weight_decay=0.5", "learning_rate": 1e-4}
     told = " ".join(start(changed).warnings())
     assert "seed was 1337, now 7" in told
-    assert "weight_decay stays 0.01" in told
+    assert "optimizer_config was None, now 'weight_decay=0.5'; the old one stays in force" in told
     assert "learning_rate" not in told  # a new rate is meant and takes effect
     assert not any("resuming from" in warning for warning in start(tiny_run).warnings())
 
@@ -165,7 +165,10 @@ def test_an_error_while_saving_is_told_with_what_to_do(start, tiny_run, monkeypa
     save_at(run, 2)
     run.session.train(3)
     monkeypatch.setattr("torch.save", _raise_as_a_full_disk_does)
-    with pytest.raises(CheckpointError, match=r"checkpoint-3 could not be written: the disk did not take all of it .*MiB are free.*is whole") as caught:
+    with pytest.raises(
+        CheckpointError,
+        match=r"checkpoint-3 could not be written: the disk did not take all of it .*MiB are free.*is whole",
+    ) as caught:
         run.session.save_checkpoint()
     assert isinstance(caught.value, FlowtunerError)
     assert names(run) == ["checkpoint-2"]
