@@ -46,7 +46,15 @@ REMEDIES = {
 
 
 class FolderDestination(KeptDestination):
-    """A folder that keeps checkpoints and releases, each proved by its manifest."""
+    """A folder that keeps checkpoints and releases, each proved by its manifest.
+
+    Example:
+        ```python
+        from blocks.folder import FolderDestination
+
+        destination = FolderDestination.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Flowtuner Folder"
     _block_type_slug = "flowtuner-folder"

@@ -31,7 +31,15 @@ PROBE_CONNECT_TIMEOUT_S, PROBE_READ_TIMEOUT_S, PROBE_ATTEMPTS = 3, 5, 2
 
 
 class S3Destination(KeptDestination):
-    """A bucket that keeps checkpoints and releases, each proved by its manifest."""
+    """A bucket that keeps checkpoints and releases, each proved by its manifest.
+
+    Example:
+        ```python
+        from blocks.s3 import S3Destination
+
+        destination = S3Destination.load("BLOCK_NAME")
+        ```
+    """
 
     _block_type_name = "Flowtuner S3"
     _block_type_slug = "flowtuner-s3"

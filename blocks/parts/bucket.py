@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import mimetypes
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import ClientError
 
-from blocks.parts.digests import Digests, digest_file, digest_stream, refuse_changed
+from blocks.parts.digests import Digests, Slice, digest_file, digest_stream, refuse_changed
 from blocks.parts.multipart import PartUpload
 from blocks.parts.s3_errors import code_of, status_of
 from blocks.parts.threads import run_together
@@ -136,24 +138,24 @@ class BucketStore:
         puts, self._puts = self._puts, []
         done = {put.key: 0 for put in puts}
 
-        def put_one(put: _Put) -> None:
-            self._put(put)
+        def put_one(put: _Put, stop: threading.Event) -> None:
+            self._put(put, stop)
             done[put.key] = put.record.size
 
         def tell() -> None:
             for put in puts:
                 put.on_bytes(done[put.key], put.record.size)
 
-        run_together([lambda put=put: put_one(put) for put in puts], REQUESTS_AT_ONCE, tell)  # type: ignore[misc]
+        run_together([partial(put_one, put) for put in puts], REQUESTS_AT_ONCE, tell)
 
     def delete(self, *keys: str) -> None:
         """Removes objects that may be missing."""
 
-        def delete_one(key: str) -> None:
+        def delete_one(key: str, stop: threading.Event) -> None:
             # One by one: the request for many at once needs checksums that not every storage takes.
             self.client.delete_object(Bucket=self.terms.bucket, Key=self.terms.key(key))
 
-        run_together([lambda key=key: delete_one(key) for key in keys], REQUESTS_AT_ONCE)  # type: ignore[misc]
+        run_together([partial(delete_one, key) for key in keys], REQUESTS_AT_ONCE)
 
     def has_content(self, key: str, record: FileRecord) -> bool:
         """Whether an object has the recorded bytes, all of them read."""
@@ -194,12 +196,12 @@ class BucketStore:
         place = {"Bucket": self.terms.bucket, "Key": self.terms.key(key)}
         return {**place, "ContentType": kind, "Metadata": dict(self.terms.metadata), **self.terms.arguments}
 
-    def _put(self, put: _Put) -> None:
+    def _put(self, put: _Put, stop: threading.Event) -> None:
         digests = digest_file(put.source, has_md5=not self.terms.has_checksums)
         refuse_changed(put.source, digests, put.record)
         expected = base64.b64encode(bytes.fromhex(put.record.sha256)).decode()
         proof = {"ChecksumSHA256": expected} if self.terms.has_checksums else {"ContentMD5": digests.content_md5}
-        with put.source.open("rb") as body:
+        with Slice(put.source, 0, put.record.size, stop) as body:
             reply = self.client.put_object(**self.arguments_of(put.key), **proof, Body=body)
         is_proved = reply.get("ChecksumSHA256") == expected or unquoted(reply.get("ETag")) == digests.md5
         if not is_proved and not self.has_content(put.key, put.record):

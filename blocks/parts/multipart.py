@@ -52,7 +52,6 @@ class PartUpload:
         self._place = {"Bucket": store.terms.bucket, "Key": store.terms.key(key)}
         self._upload_id = ""
         self._digests: Digests | None = None
-        self._stop = threading.Event()
 
     def send(self, on_bytes: Progress) -> None:
         """Sends the parts that are not there yet; meanwhile the whole file is hashed."""
@@ -61,7 +60,7 @@ class PartUpload:
         with ThreadPoolExecutor(1) as hasher:
             hashed = hasher.submit(digest_file, self._source)
             jobs = [partial(self._send, part) for part in missing]
-            run_together(jobs, PARTS_AT_ONCE, lambda: self._tell(on_bytes))
+            run_together(jobs, PARTS_AT_ONCE, lambda: on_bytes(self._sent_bytes(), self._record.size))
             self._digests = hashed.result()
         on_bytes(self._record.size, self._record.size)
         refuse_changed(self._source, self._digests, self._record)
@@ -85,12 +84,8 @@ class PartUpload:
         if not self._is_proved():
             raise DestinationDown(f"{self._place['Key']} is not there with the bytes that were sent.")
 
-    def _tell(self, on_bytes: Progress) -> None:
-        try:
-            on_bytes(sum(part.size for part in self._parts if part.number in self._etags), self._record.size)
-        except BaseException:
-            self._stop.set()  # the parts that are being sent end at once
-            raise
+    def _sent_bytes(self) -> int:
+        return sum(part.size for part in self._parts if part.number in self._etags)
 
     def _find_or_begin(self) -> None:
         found = [upload for upload in self._store.unfinished(self._key) if upload["Key"] == self._place["Key"]]
@@ -127,8 +122,8 @@ class PartUpload:
             return bool(listed["ChecksumCRC32"] == digests.checksum_crc32)
         return bool(listed["ETag"].strip('"') == digests.md5)
 
-    def _send(self, part: Part) -> None:
-        with Slice(self._source, part.start, part.size, self._stop) as body:
+    def _send(self, part: Part, stop: threading.Event) -> None:
+        with Slice(self._source, part.start, part.size, stop) as body:
             proof = {"ChecksumAlgorithm": CRC32}
             if not self._has_checksums:
                 proof = {"ContentMD5": digest_stream(body.blocks(), has_md5=True).content_md5}

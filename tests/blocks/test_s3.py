@@ -228,6 +228,18 @@ def test_the_probe_leaves_nothing_and_names_what_is_wrong(s3: Any, s3_url: str, 
         open_destination(s3_url, access_key=None, secret_key=None, profile="nobodys").probe()
 
 
+def test_uris_are_percent_encoded(tmp_path: Path) -> None:
+    manifest = take_checkpoint(tmp_path, 20).manifest
+    plain = {"bucket": "models", "base_path": " /a b/ "}
+    aws = S3Destination(**plain)
+    assert aws.uri_of(manifest) == "s3://models/a%20b/run%201/checkpoint-20"
+    other = S3Destination(**plain, endpoint_url="https://s3.example/")
+    assert other.uri_of(manifest) == "https://s3.example/models/a%20b/run%201/checkpoint-20"
+    public = S3Destination(**plain, endpoint_url="https://s3.example", public_base_url="https://cdn.example/x/")
+    assert public.uri_of(manifest) == "https://cdn.example/x/a%20b/run%201/checkpoint-20"
+    assert (aws.name, aws.provider) == ("s3:models/a b", "s3")
+
+
 def test_credentials_of_the_environment_are_used(s3: Any, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")

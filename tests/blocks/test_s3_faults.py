@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,24 @@ def test_parts_that_arrived_are_not_sent_again_by_another_process(tmp_path: Path
     sent = [seen for seen in proxy.log if "partNumber" in seen.path]
     assert len(sent) == 3 - len(there)
     assert_whole_or_unmarked(weed, snapshot, True)
+
+
+@pytest.mark.parametrize("path", ["partNumber=2", "training_state"])
+def test_who_is_stopped_does_not_wait_for_a_storage_that_hangs(
+    tmp_path: Path, weed: Any, proxy: FaultProxy, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_module, "READ_TIMEOUT_S", 20)
+    snapshot = take_checkpoint(tmp_path, 20, BIG)
+    proxy.rules = [Rule("stall", "PUT", path, times=9)]
+    started = time.monotonic()
+
+    def stop(done: int, total: int) -> None:
+        if any(seen.action == "stall" for seen in proxy.log):
+            raise PublishError("the run was stopped")
+
+    with pytest.raises(PublishError, match="stopped"):
+        open_destination(proxy.url).publish(snapshot, stop)
+    assert time.monotonic() - started < 15
 
 
 def test_uploads_that_nobody_completed_are_given_up_after_their_time(weed: Any, weed_port: int) -> None:

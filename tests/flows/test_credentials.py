@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 
-from blocks.s3 import S3Destination
 from flowtuner.cli.credentials import conceal_destinations, conceal_options
 from flowtuner.errors import ConfigError
 from flowtuner.publishing.registry import check_entries, keep_credentials, open_destinations
@@ -47,11 +45,6 @@ def test_an_entry_becomes_a_block_that_says_the_same() -> None:
     with get_client(sync_client=True) as client:
         shown = client.read_block_document_by_name(kept["block"], "flowtuner-s3", include_secrets=False)
     assert "canary" not in shown.model_dump_json()
-
-
-def test_every_secret_of_the_block_is_one_of_the_entry() -> None:
-    schema: dict[str, Any] = S3Destination.model_json_schema()
-    assert {name.partition(".")[0] for name in schema["secret_fields"]} == S3Destination.secret_keys
 
 
 def test_parameters_hold_names_in_place_of_credentials(tmp_path: Path) -> None:

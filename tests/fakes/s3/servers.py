@@ -53,7 +53,7 @@ def seaweed(folder: Path) -> Iterator[int]:
         _await_answer(process, ports[-1], folder / "weed.log")
         yield ports[-1]
     finally:
-        process.terminate()
+        process.kill()  # its data is thrown away, so it need not put them in order
         process.wait(30)
 
 
