@@ -18,7 +18,7 @@ from flowtuner.engine.events import EventLog
 from flowtuner.errors import FlowtunerError, PublishError
 from flowtuner.publishing.destination import Destination, PublishResult
 from flowtuner.publishing.manifest import Manifest
-from flowtuner.publishing.snapshot import Frozen, Snapshot, Unit, freeze, thaw
+from flowtuner.publishing.snapshot import Frozen, Snapshot, Unit, freeze, remove_spool, thaw
 from tasks.page.live import shown_live
 from tasks.publish import publish, seal
 
@@ -51,6 +51,7 @@ class _Shipment:
         self._uploads = uploads
         self._lock = threading.Lock()
         self._open = len(uploads)
+        self._is_thawed = False
         for _, future in uploads:
             future.add_done_callback(self._count_down)
 
@@ -58,8 +59,16 @@ class _Shipment:
         # Asking each future for its state instead would be a request to the server, made while training waits.
         with self._lock:
             self._open -= 1
-            if self._open == 0:
+            is_last = self._open == 0
+        if is_last:
+            self.thaw()
+
+    def thaw(self) -> None:
+        """Gives the links back, once: results are known before this is called back, and the unit may be frozen again."""
+        with self._lock:
+            if not self._is_thawed:
                 thaw(self.frozen)
+            self._is_thawed = True
 
     def deliveries(self) -> Iterator[Delivery]:
         snapshot = self._sealed.result(raise_on_failure=False)
@@ -120,7 +129,8 @@ class Outbox:
         deliveries, self._lost = self._lost, []
         for shipment in self._shipments:
             deliveries += shipment.deliveries()
-            thaw(shipment.frozen)
+            shipment.thaw()
+            remove_spool(shipment.frozen.unit)
         self._shipments.clear()
         return deliveries
 

@@ -111,8 +111,12 @@ def freeze(unit: Unit) -> Frozen:
 def thaw(frozen: Frozen) -> None:
     """Gives the links back, and with them the space of checkpoints that were rotated meanwhile."""
     shutil.rmtree(frozen.folder, ignore_errors=True)
-    with contextlib.suppress(OSError):  # others still wait in the spool
-        frozen.folder.parent.rmdir()
+
+
+def remove_spool(unit: Unit) -> None:
+    """Removes the spool when nothing is in it; only for whoever freezes, or a freeze under way would lose its folder."""
+    with contextlib.suppress(OSError):  # others still wait in it
+        unit.spool.rmdir()
 
 
 def _some(files: Sequence[str], folder: Path) -> tuple[str, ...]:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from prefect import flow
+from prefect.futures import PrefectConcurrentFuture
+from prefect.states import Completed
 
 from blocks.folder import FolderDestination
 from flowtuner.engine.events import NOTIFICATION, PUBLISH, EventLog, read_events
 from flowtuner.errors import ConfigError, DestinationDown, PublishError
 from flowtuner.publishing.registry import open_destinations
 from flowtuner.publishing.snapshot import Unit, checkpoint_unit, freeze
-from tasks.outbox import Delivery, Outbox
+from tasks.outbox import Delivery, Outbox, _Shipment
 from tasks.publish import PublishStoppedError, SupersededError, publish
 from tasks.retries import publish_task
 
@@ -110,6 +114,21 @@ def test_a_checkpoint_that_cannot_be_frozen_or_read_is_not_lost_silently(
     told = [event.data["message"] for event in read_events(events.path) if event.type == NOTIFICATION]
     assert "could not be frozen" in told[0]
     assert "cannot be read" in told[1]
+
+
+def test_a_late_callback_leaves_alone_what_was_frozen_again(tmp_path: Path, share: Path) -> None:
+    unit = make_checkpoint(tmp_path / "run", 1)
+    frozen = freeze(unit)
+    upload, sealed = Future[Any](), Future[Any]()
+    shipment = _Shipment(
+        frozen,
+        PrefectConcurrentFuture(uuid4(), sealed),
+        [(FolderDestination(path=share), PrefectConcurrentFuture(uuid4(), upload))],
+    )
+    shipment.thaw()
+    again = freeze(unit)
+    upload.set_result(Completed())
+    assert (again.folder / "weights").read_text() == "weights 1"
 
 
 def test_an_upload_stops_when_the_run_does(tmp_path: Path, share: Path, events: EventLog) -> None:

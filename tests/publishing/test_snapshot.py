@@ -12,7 +12,7 @@ import pytest
 from flowtuner.errors import PublishError
 from flowtuner.publishing.manifest import parse_manifest
 from flowtuner.publishing.selection import list_checkpoint_files, list_release_files
-from flowtuner.publishing.snapshot import checkpoint_unit, freeze, release_unit, thaw
+from flowtuner.publishing.snapshot import checkpoint_unit, freeze, release_unit, remove_spool, thaw
 
 
 def test_a_checkpoint_is_published_without_hidden_files(output_dir: Path) -> None:
@@ -55,6 +55,7 @@ def test_a_frozen_checkpoint_survives_rotation_and_shares_its_bytes(output_dir: 
         {"job_id": "j"},
     )
     thaw(frozen)
+    remove_spool(frozen.unit)
     assert not (output_dir / ".spool").exists()
 
 
