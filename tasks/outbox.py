@@ -64,7 +64,7 @@ class _Shipment:
             self.thaw()
 
     def thaw(self) -> None:
-        """Gives the links back, once: results are known before this is called back, and the unit may be frozen again."""
+        """Gives the links back, once: a late callback must not take what was frozen again."""
         with self._lock:
             if not self._is_thawed:
                 thaw(self.frozen)

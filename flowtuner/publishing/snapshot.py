@@ -114,7 +114,7 @@ def thaw(frozen: Frozen) -> None:
 
 
 def remove_spool(unit: Unit) -> None:
-    """Removes the spool when nothing is in it; only for whoever freezes, or a freeze under way would lose its folder."""
+    """Removes the spool when nothing is in it; only for whoever freezes: a freeze under way needs it."""
     with contextlib.suppress(OSError):  # others still wait in it
         unit.spool.rmdir()
 
