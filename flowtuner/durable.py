@@ -87,6 +87,21 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
+def atomic_file(target: Path) -> Iterator[Path]:
+    """Yields a temporary neighbour of `target` to write; on success it is flushed and renamed, on failure removed."""
+    part = target.with_name(f"{target.name}-tmp")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(target.parent)
+
+
+@contextlib.contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """Yields a temporary neighbour of `target`; on success it is flushed and renamed, on failure removed."""
     part = target.with_name(f"{target.name}-tmp")

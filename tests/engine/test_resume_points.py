@@ -4,7 +4,7 @@ import pytest
 
 from flowtuner.engine import checkpoints
 from flowtuner.errors import CheckpointError, EngineFault, FlowtunerError
-from tests.engine.conftest import Run
+from tests.engine.conftest import Run, weights_in
 
 LORA = {"model_type": "lora", "lora_rank": 4}
 
@@ -190,3 +190,15 @@ def _raise_memory_error(*values, **named):
 
 def _raise_as_a_full_disk_does(*values, **named):
     raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
+
+
+def test_a_release_that_cannot_be_written_leaves_the_earlier_one(start, tiny_run, monkeypatch):
+    run = start(tiny_run | LORA)
+    run.session.train(2)
+    weights = run.release()
+    run.session.train(4)
+    monkeypatch.setattr("flowtuner.engine.families.parts.weights._sort_metadata", _raise_as_a_full_disk_does)
+    with pytest.raises(CheckpointError, match="the release could not be written"):
+        run.session.save_release()
+    assert weights_in(run.output) == weights
+    assert not list(run.output.glob("*-tmp"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowtuner.durable import atomic_file
 from flowtuner.engine.adapters.part import TrainedPart
 from flowtuner.engine.families.parts.weights import copy_into, read_metadata, read_weights, write_weights
 from flowtuner.errors import CheckpointError, ConfigError, Fault
@@ -71,9 +72,8 @@ class Lora(TrainedPart):
 
     def save_release(self, output_dir: Path) -> None:
         """Writes the weights at the top of the output folder."""
-        part = output_dir / f"{WEIGHTS}-tmp"
-        write_weights(part, self.state(), self._metadata())
-        part.replace(output_dir / WEIGHTS)
+        with atomic_file(output_dir / WEIGHTS) as part:
+            write_weights(part, self.state(), self._metadata())
 
     def load(self, folder: Path) -> None:
         """Reads the matrices back."""
