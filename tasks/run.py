@@ -21,6 +21,7 @@ from tasks.memory import remember_entries
 from tasks.outbox import Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
+from tasks.tensorboard import tracked
 from tasks.units import Origin, unit_of
 
 
@@ -48,7 +49,11 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
     """Opens a run's log, page, outbox and engine; however it is left, the engine saves and the log says how."""
     config = checked.loaded.config
     spec = RunSpec(str(flow_run.get_id() or uuid4()), checked.loaded, checked.output_dir)
-    with contextlib.closing(EventLog(spec.event_log, spec.run_id)) as events, shown_live(events, spec.loaded):
+    with (
+        contextlib.closing(EventLog(spec.event_log, spec.run_id)) as events,
+        shown_live(events, spec.loaded),
+        tracked(events, config),
+    ):
         engine = Engine(spec, events)
         outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit)
         remember_entries(spec.output_dir, config.publishing_config)

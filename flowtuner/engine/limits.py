@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
 OPTIMIZERS = BUILT
+TENSORBOARD = "tensorboard"
 UNBUILT = {
     "sdnq-": "the package sdnq",
     "soap": "an implementation of SOAP",
@@ -52,6 +53,7 @@ def find_limits(config: TrainingConfig) -> list[Fault]:
         *find_optimizer_faults(config.optimizer),
         *find_precision_faults(config),
         *find_adapter_faults(config),
+        *_find_tracker_faults(config),
         *_find_validation_faults(config),
     ]
 
@@ -77,6 +79,12 @@ def package_of(name: str) -> Package | None:
     return next((package for prefix, package in PACKAGES.items() if name.startswith(prefix)), None)
 
 
+def wants_tensorboard(config: TrainingConfig) -> bool:
+    """Says whether a run writes for TensorBoard; `all` means every tracker that is installed."""
+    names = config.report_to.split(",")
+    return TENSORBOARD in names or ("all" in names and is_installed(TENSORBOARD))
+
+
 def find_precision_faults(config: TrainingConfig) -> Iterator[Fault]:
     """Says which number formats the engine does not compute or store in."""
     if config.mixed_precision not in (None, "no", "bf16"):
@@ -98,6 +106,12 @@ def find_adapter_faults(config: TrainingConfig) -> Iterator[Fault]:
     if config.lora_init_type not in ("default", "gaussian"):
         problem = "it changes the base weights, so the adapter file alone would not give the trained pictures"
         yield Fault("lora_init_type", config.lora_init_type, "", problem, "default, gaussian")
+
+
+def _find_tracker_faults(config: TrainingConfig) -> Iterator[Fault]:
+    if wants_tensorboard(config) and not is_installed(TENSORBOARD):
+        problem = "it needs the package tensorboard, which is not installed"
+        yield Fault("report_to", config.report_to, "", problem, "none", "pip install 'flowtuner[trackers]'")
 
 
 def _find_validation_faults(config: TrainingConfig) -> Iterator[Fault]:

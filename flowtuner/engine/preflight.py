@@ -224,6 +224,9 @@ def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:
 def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
     for name in loaded.accepted_only():
         option = name.split(": ")[-1].split("=")[0]
+        if option == "report_to":
+            yield Finding("warning", option, f"{name}: of the trackers, this version writes tensorboard alone.")
+            continue
         if option in NOT_WITHOUT:
             yield Finding(
                 "error", option, f"{name}: {NOT_WITHOUT[option]}, and this version cannot do it.", "Leave it out."

@@ -18,3 +18,9 @@ def test_an_optimizer_that_works_differently_is_a_warning(tiny_run, options, che
     (finding,) = [finding for finding in findings if finding.check == check]
     assert finding.level == "warning"
     assert words in str(finding)
+
+
+def test_trackers_that_are_not_built_are_a_warning(tiny_run):
+    assert inspect_run(load(values=tiny_run | {"report_to": "tensorboard"}, environ={})) == []
+    (finding,) = inspect_run(load(values=tiny_run | {"report_to": "wandb,tensorboard"}, environ={}))
+    assert (finding.level, finding.check) == ("warning", "report_to")

@@ -34,7 +34,7 @@ def steps_in(folder: Path) -> str:
 
 
 def test_a_run_is_trained_published_verified_and_shown(options: dict[str, Any], share: Path) -> None:
-    result = train(config=options)
+    result = train(config=options | {"report_to": "tensorboard"})
     assert isinstance(result, dict)
     assert [(row["what"], row["verified"]) for row in result["published"]] == [
         ("checkpoint-4", True),
@@ -47,6 +47,7 @@ def test_a_run_is_trained_published_verified_and_shown(options: dict[str, Any], 
     output_dir = Path(result["output_dir"])
     assert durable.read_json(output_dir / "logs/report.json") == result
     assert not (output_dir / ".spool").exists()
+    assert list(output_dir.glob("logs/tensorboard/events.out.tfevents.*"))
 
     run, artifacts = read_run(result["run_id"])
     assert run.name == "my run (pixart_sigma full)"

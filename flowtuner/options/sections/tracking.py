@@ -14,7 +14,12 @@ TRACKERS = ("none", "all", "simpletuner", "tensorboard", "wandb", "swanlab", "co
 class TrackingOptions(Section):
     """Who is told about a run."""
 
-    report_to: str = option("none", f"Trackers, one or several with commas: {', '.join(TRACKERS)}.", built=["none"])
+    report_to: str = option(
+        "none",
+        f"Trackers, one or several with commas: {', '.join(TRACKERS)}. Built so far: tensorboard "
+        "(`flowtuner[trackers]`).",
+        built=["none", "tensorboard"],
+    )
     tracker_project_name: str = option(
         "simpletuner", "Project in the tracker.", aliases=["project_name"], env=["TRACKER_PROJECT_NAME"], accepted=True
     )
@@ -24,9 +29,7 @@ class TrackingOptions(Section):
     tracker_image_layout: Literal["gallery", "table"] = option(
         "gallery", "How pictures are shown there.", accepted=True
     )
-    logging_dir: Path | None = option(
-        None, "Where trackers write; empty: `logs` in output_dir.", path="created", accepted=True
-    )
+    logging_dir: Path | None = option(None, "Where trackers write; empty: `logs` in output_dir.", path="created")
     webhook_config: list[dict[str, Any]] = Field(
         default_factory=list,
         description="Webhooks, `discord` or `raw`: a list, one object, inline JSON, or a path to JSON.",
