@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from blocks.parts.digests import Digests, Slice, digest_file, digest_stream, refuse_changed
-from blocks.parts.s3_errors import code_of
+from blocks.parts.s3_errors import code_of, status_of
 from blocks.parts.threads import run_together
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown
@@ -106,7 +106,12 @@ class PartUpload:
 
     def _parts_there(self, upload: Mapping[str, Any]) -> dict[int, str]:
         pages = self._store.client.get_paginator("list_parts").paginate(**self._place, UploadId=upload["UploadId"])
-        listed = {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
+        try:
+            listed = {part["PartNumber"]: part for page in pages for part in page.get("Parts", ())}
+        except ClientError as error:
+            if status_of(error) in (403, 404, 405, 501):  # may not be listed, or is gone already
+                return {}
+            raise
         return {
             part.number: listed[part.number]["ETag"].strip('"')
             for part in self._parts

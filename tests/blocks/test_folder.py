@@ -143,6 +143,22 @@ def take_release_of(place: Path):  # type: ignore[no-untyped-def]
     return parse_manifest((place / MANIFEST_NAME).read_bytes())
 
 
+def test_copies_that_nobody_came_back_for_are_removed(
+    tmp_path: Path, share: Path, destination: FolderDestination
+) -> None:
+    def cut(done: int, total: int) -> None:
+        raise DestinationDown("the cable was pulled")
+
+    with pytest.raises(DestinationDown):
+        destination.publish(take_checkpoint(make_run(tmp_path), 20), cut)
+    store = FolderStore(share / "team/models")
+    (share / "team/models" / RUN / "checkpoint-20/.incoming").mkdir(parents=True, exist_ok=True)
+    store.drop_unfinished(RUN, 3600)
+    assert list(share.rglob(".incoming"))
+    store.drop_unfinished(RUN)
+    assert not list(share.rglob(".incoming"))
+
+
 def test_verification_finds_what_is_missing_short_or_changed(
     tmp_path: Path, share: Path, destination: FolderDestination
 ) -> None:

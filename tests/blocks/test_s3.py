@@ -10,6 +10,7 @@ import pytest
 
 from blocks.s3 import MIB, S3Destination
 from flowtuner.errors import DestinationDown, FlowtunerError, PublishError
+from flowtuner.publishing.registry import open_destinations
 from flowtuner.publishing.snapshot import freeze, release_unit
 from tests.blocks.conftest import RUN, ignore, take_checkpoint
 from tests.fakes.s3.servers import KEYS
@@ -238,6 +239,25 @@ def test_uris_are_percent_encoded(tmp_path: Path) -> None:
     public = S3Destination(**plain, endpoint_url="https://s3.example", public_base_url="https://cdn.example/x/")
     assert public.uri_of(manifest) == "https://cdn.example/x/a%20b/run%201/checkpoint-20"
     assert (aws.name, aws.provider) == ("s3:models/a b", "s3")
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({}, "when_supported"),
+        ({"endpoint_url": "https://s3.example"}, "when_supported"),
+        ({"endpoint_url": "https://s3.eu-central-003.backblazeb2.com"}, "when_required"),
+        (
+            {"endpoint_url": "https://s3.eu-central-003.backblazeb2.com", "checksums": "when_supported"},
+            "when_supported",
+        ),
+        ({"provider": "b2", "endpoint_url": "https://gateway.example"}, "when_required"),
+    ],
+)
+def test_backblaze_gets_no_checksum_headers(settings: dict[str, str], rule: str) -> None:
+    [destination] = open_destinations([{"provider": "s3", "bucket": "models", **KEYS, **settings}])
+    with destination._open_store() as store:  # type: ignore[attr-defined]
+        assert store.client.meta.config.request_checksum_calculation == rule
 
 
 def test_credentials_of_the_environment_are_used(s3: Any, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import boto3.session
 import pytest
 from prefect.client.orchestration import get_client
 
+from flows.train import train
 from flowtuner.cli.credentials import conceal_destinations, conceal_options
 from flowtuner.errors import ConfigError
 from flowtuner.publishing.registry import check_entries, keep_credentials, open_destinations
+from tests.fakes.s3.servers import KEYS, REGION, moto
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -83,3 +87,32 @@ def test_mistakes_are_told_without_the_values_of_secrets() -> None:
     with pytest.raises(ConfigError) as caught:
         open_destinations(wrong[2:4])
     assert "canary" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_publishes_to_a_bucket_through_a_block_and_refuses_credentials(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with moto() as url:
+        client = boto3.session.Session("a", "b", region_name=REGION).client("s3", endpoint_url=url)
+        client.create_bucket(Bucket="flows")
+        entry = {
+            "provider": "s3",
+            "bucket": "flows",
+            "endpoint_url": url,
+            "region": REGION,
+            "base_path": "team",
+            **KEYS,
+        }
+        with pytest.raises(ConfigError, match="holds credentials") as caught:
+            train(config=options | {"publishing_config": [entry]})
+        assert KEYS["secret_key"] not in str(caught.value)
+        result = train(config=options | {"publishing_config": keep_credentials([entry]), "checkpoints_total_limit": 1})
+        assert isinstance(result, dict)
+        assert all(row["verified"] for row in result["published"])
+        assert result["published"][-1]["uri"] == f"{url}/flows/team/my%20run"
+        keys = [item["Key"] for item in client.list_objects_v2(Bucket="flows")["Contents"]]
+        client.close()
+    # The older checkpoint went there as it went here.
+    assert {key.split("/")[2] for key in keys if "checkpoint-" in key} == {"checkpoint-8"}
+    assert {"team/my run/manifest.json", "team/my run/checkpoint-8/manifest.json"} <= set(keys)
