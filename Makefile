@@ -1,6 +1,5 @@
 # Every target sets itself up: git, make and Python 3.11 to 3.13 are all it needs.
-# PIP_FLAGS reaches pip, for instance an index with CPU wheels of torch:
-#   make demo PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu'
+# PIP_FLAGS reaches pip, for instance an index with CPU wheels of torch: make demo PIP_FLAGS='--extra-index-url URL'
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
