@@ -83,7 +83,7 @@ def damage_checkpoint(mess: Mess) -> None:
 
 CASES = {
     # what the engine cannot do
-    "optimizer of a missing package": (lambda m: m.set(optimizer="bnb-adamw8bit"), ["optimizer", "bitsandbytes"]),
+    "optimizer of a missing package": (lambda m: m.set(optimizer="sdnq-adamw"), ["optimizer", "sdnq"]),
     "family that is not built": (lambda m: m.set(model_family="hidream"), ["hidream", "pixart_sigma"]),
     "precision that is not built": (lambda m: m.set(mixed_precision="fp8"), ["mixed_precision"]),
     "quantised base": (
