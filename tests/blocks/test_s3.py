@@ -116,6 +116,7 @@ def test_an_upload_cut_in_the_middle_stays_invisible_and_goes_on(
     assert uploads_in(s3) == []
 
 
+@pytest.mark.slow
 def test_parts_of_another_version_are_not_taken_for_this_one(
     tmp_path: Path, s3: Any, destination: S3Destination
 ) -> None:
@@ -152,6 +153,7 @@ def test_a_storage_without_checksum_headers_gets_md5(
     assert not [name for name in headers if "checksum" in name or name == "if-none-match"]
 
 
+@pytest.mark.slow
 def test_files_in_one_request_each(tmp_path: Path, s3: Any, s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     destination = open_destination(s3_url, force_single_part=True, storage_class="STANDARD_IA")
     seen = watch(destination, monkeypatch)
