@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flowtuner.engine.checkpoints import NAME, find_faults
 from flowtuner.engine.run import Checkpoint, RunSpec
-from flowtuner.errors import ConfigError, PublishError
+from flowtuner.errors import ConfigError, Fault, PublishError
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import probe_destinations
 from flowtuner.publishing.registry import open_destinations
@@ -41,6 +41,9 @@ class Finished:
 def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finished:
     """Looks at what is to be published and at its destinations, by default those of the run that made it."""
     folder = Path(path).expanduser().resolve()
+    if not folder.is_dir():
+        give = "Give a run's output folder, or one checkpoint in it."
+        raise ConfigError([Fault("path", path, "", "is no folder", suggestion=give)])
     is_checkpoint = NAME.fullmatch(folder.name) is not None
     output_dir = folder.parent if is_checkpoint else folder
     spec = _read_spec(output_dir)
