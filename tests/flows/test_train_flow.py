@@ -148,5 +148,5 @@ def test_a_second_run_goes_on_and_sends_only_what_is_new(options: dict[str, Any]
 
 
 def test_publishing_a_folder_that_is_not_there_names_the_folder(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="path: is no folder; got .*/nothing"):
+    with pytest.raises(ConfigError, match=r"path: is no folder; got .*/nothing"):
         publish(path=str(tmp_path / "nothing"))
