@@ -87,7 +87,7 @@ def _measure_processes(ground: Path, rounds: int) -> Iterable[Row]:
 def _measure_orchestration(ground: Path, rounds: int) -> Iterable[Row]:
     from benchmarks.orchestration import measure_orchestration
 
-    yield measure_orchestration(ground)
+    yield from measure_orchestration(ground)
 
 
 SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {

@@ -10,9 +10,13 @@ import json
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from benchmarks.ground import configure
 from benchmarks.harness import Row
@@ -25,10 +29,12 @@ from flowtuner.options import LoadedConfig
 LEGS = 12
 STEPS_PER_LEG = 4
 LEG_S = 60
+SHORT_STEPS = 20
+LONG_STEPS = 320
 
 
-def measure_orchestration(ground: Path) -> Row:
-    """The share of a one-minute leg that is not the engine's."""
+def measure_orchestration(ground: Path) -> Iterable[Row]:
+    """What the flow costs at the end of each leg, and what it does while a leg trains."""
     command = [sys.executable, "-m", "benchmarks.orchestration", str(ground)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -36,7 +42,10 @@ def measure_orchestration(ground: Path) -> Row:
     seconds = json.loads(done.stdout.splitlines()[-1])
     share = max(seconds["flow"] - seconds["by_hand"], 0.0) / LEG_S * 100
     note = f"a leg with its checkpoint: {seconds['flow']:.2f} s as a flow, {seconds['by_hand']:.2f} s by hand"
-    return Row("orchestration of a leg of one minute", share, unit="%", at_most=1, note=note)
+    yield Row("orchestration at the end of a leg of one minute", share, unit="%", at_most=1, note=note)
+    busy, lasted = seconds["busy"], seconds["lasted"]
+    note = f"{busy:.2f} s of processor time of the flow in {lasted:.0f} s of one leg"
+    yield Row("orchestration while a leg trains", busy / lasted * 100, unit="%", at_most=1, note=note)
 
 
 def main(ground: Path) -> None:
@@ -56,7 +65,31 @@ def main(ground: Path) -> None:
 
         configured = configure(ground, "flow", **options)
         train(config=_plain(configured))
-    print(json.dumps({"flow": _seconds_per_leg(configured), "by_hand": _seconds_per_leg(by_hand)}))
+        short = _watch_one_leg(train, ground, SHORT_STEPS)
+        long = _watch_one_leg(train, ground, LONG_STEPS)
+    figures = {
+        "flow": _seconds_per_leg(configured),
+        "by_hand": _seconds_per_leg(by_hand),
+        # What a run costs at its start and end is in both: the difference is the training alone.
+        "busy": long[0] - short[0],
+        "lasted": long[1] - short[1],
+    }
+    print(json.dumps(figures))
+
+
+def _watch_one_leg(train: Callable[..., object], ground: Path, steps: int) -> tuple[float, float]:
+    """Processor time of the flow, and wall time, of a run that is a single leg."""
+    options = {"train_batch_size": 8, "max_train_steps": steps, "checkpoint_step_interval": steps}
+    configured = configure(ground, f"leg-{steps}", **options)
+    before, started = _busy_s(), time.monotonic()
+    train(config=_plain(configured))
+    return _busy_s() - before, time.monotonic() - started
+
+
+def _busy_s() -> float:
+    """Processor time of the flow's own process; the engine is another one, and the server serves many runs."""
+    times = psutil.Process().cpu_times()
+    return times.user + times.system
 
 
 def _train_by_hand(loaded: LoadedConfig) -> None:
