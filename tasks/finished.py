@@ -37,7 +37,7 @@ class Finished:
         return max(unit.step for unit in self.units)
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name="check what is to be published", cache_policy=NO_CACHE)
 def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finished:
     """Looks at what is to be published and at its destinations, by default those of the run that made it."""
     folder = Path(path).expanduser().resolve()

@@ -32,7 +32,7 @@ class CheckedRun:
         return Path(self.loaded.config.output_dir)
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name="check everything", cache_policy=NO_CACHE)
 def check_run(
     config: dict[str, Any], env: str | None = None, config_file: str | None = None, *, will_publish: bool = True
 ) -> CheckedRun:

@@ -38,7 +38,7 @@ def confirm(deliveries: Sequence[Delivery]) -> list[Delivery]:
     return [_confirmed(delivery) for delivery in deliveries]
 
 
-@task(cache_policy=NO_CACHE)
+@task(task_run_name="report", cache_policy=NO_CACHE)
 def report(outcome: Outcome, deliveries: Sequence[Delivery]) -> dict[str, Any]:
     """Writes what is where; raises PublishError when a required destination lacks something."""
     value = {
