@@ -16,7 +16,7 @@ from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
 from flowtuner.engine.meter import Meter
 from flowtuner.engine.optim import averaged_weights, clip_gradients, set_rate
-from flowtuner.engine.seed import mix
+from flowtuner.engine.seed import capture_states, mix, restore_states
 from flowtuner.options import TrainingConfig
 
 NOISE = 1
@@ -54,11 +54,13 @@ class Trainer:
 
 
 def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> None:
-    """Makes optimizer updates up to step `until`, or up to the first boundary after `stop` is set."""
+    """Makes optimizer updates up to step `until`, or until `stop` is set: a step cut short counts for nothing."""
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)  # of a step that was cut short
     while trainer.step < until and not stop.is_set():
-        loss = accumulate_gradients(trainer)
+        loss = accumulate_gradients(trainer, stop)
+        if loss is None:
+            break
         trainer.is_sound = False
         norm = clip_gradients(trainer.config, trainer.parameters)
         rate = trainer.rate(trainer.step)
@@ -73,11 +75,16 @@ def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> 
     meter.flush()
 
 
-def accumulate_gradients(trainer: Trainer) -> torch.Tensor:
-    """Runs the micro batches of one update forward and back; returns their mean loss, still on the device."""
+def accumulate_gradients(trainer: Trainer, stop: threading.Event) -> torch.Tensor | None:
+    """Runs the micro batches of one update forward and back; their mean loss, still on the device, unless stopped."""
     count = trainer.config.gradient_accumulation_steps
     total = torch.zeros((), device=trainer.generator.device)
+    before = capture_states() if count > 1 else None
     for place in range(count):
+        if stop.is_set():  # the micro batches of a large model may take longer than a run has to leave
+            if before:
+                restore_states(before)  # as if the step had not begun
+            return None
         number = trainer.step * count + place
         batch = trainer.feed.batch(number)
         # The draw depends on the counter alone: a resumed run has no generator state to get wrong.

@@ -140,6 +140,33 @@ def test_a_stop_saves_the_step_that_was_reached(start, tiny_run):
     assert [path.name for path in checkpoints.list_checkpoints(run.output)] == ["checkpoint-3"]
 
 
+@pytest.mark.parametrize("mode", ["full, everything on", "lora"])
+def test_a_stop_within_an_accumulation_loses_no_step_and_changes_nothing(start, tiny_run, mode):
+    values = tiny_run | MODES[mode] | {"gradient_accumulation_steps": 4}
+    straight = start(values, "straight")
+    straight.session.train(4)
+    first = start(values, "resumed")
+    first.session.train(2)
+    feed = first.session._trainer.feed
+    read = feed._read_text
+    asked = []
+
+    def read_and_stop(caption):
+        asked.append(caption)
+        if len(asked) > 4:  # two captions a micro batch
+            first.stop.set()
+        return read(caption)
+
+    feed._read_text = read_and_stop
+    assert first.session.train(4)["step"] == 2
+    assert len(asked) < 8
+    first.session.close()
+    second = start(values, "resumed")
+    assert second.position["step"] == 2
+    second.session.train(4)
+    assert second.release() == straight.release()
+
+
 def test_checkpoints_rotate(start, tiny_run):
     run = start(tiny_run | {"checkpoints_total_limit": 2}, "rotating")
     for step in (1, 2, 3):
