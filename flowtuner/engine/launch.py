@@ -17,11 +17,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from flowtuner import errors
-from flowtuner.engine.events import CHECKPOINT, EventLog
+from flowtuner.engine.events import CHECKPOINT, STAGE, EventLog
 from flowtuner.engine.run import CacheReport, Checkpoint, Position, RunSpec, TrainReport, ValidationReport
 
 WORKER = "flowtuner.engine.worker"
 CLOSE_GRACE_S = 25.0
+SAVE_GRACE_S = 600.0
+SAVING = ("checkpoint_save", "model_save")
 POLL_S = 0.5
 LOG_TAIL_LINES = 12
 
@@ -46,6 +48,7 @@ class Engine:
         self.newest_checkpoint: Checkpoint | None = None
         self._worker: _Worker | None = None
         self._is_prepared = False
+        self._is_saving = False
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +68,7 @@ class Engine:
         if self._worker and self._worker.is_alive:
             return
         if self._worker:
-            self._worker.end(0)  # what is left of a dead one: its pipes, and children that outlived it
+            self._worker.end()  # what is left of a dead one: its pipes, and children that outlived it
         spec_path = self.spec.output_dir / "logs" / "run.json"
         try:
             self.spec.save(spec_path)
@@ -124,7 +127,7 @@ class Engine:
         """Saves steps that no checkpoint holds, ends the worker and all its children; may be called twice."""
         if not self._worker:
             return self.newest_checkpoint
-        self._worker.end(self.close_grace_s)
+        self._worker.end(self.close_grace_s, lambda: self._is_saving)
         self._worker = None
         return self.newest_checkpoint
 
@@ -141,6 +144,8 @@ class Engine:
     def _receive(self, type: str, data: dict[str, Any]) -> None:
         if type == CHECKPOINT and not data.get("is_final"):
             self.newest_checkpoint = Checkpoint(Path(data["path"]), data["step"])
+        if type == STAGE and data["key"] in SAVING:
+            self._is_saving = data["status"] == "running"
         self.events.append(type, data)
 
 
@@ -193,13 +198,16 @@ class _Worker:
             self._process.stdin.write(json.dumps(command).encode() + b"\n")
             self._process.stdin.flush()
 
-    def end(self, grace_s: float) -> None:
+    def end(self, grace_s: float = 0.0, is_saving: Callable[[], bool] = lambda: False) -> None:
         process = self._process
         assert process is not None
         self.send({"id": 0, "name": "stop", "arguments": {}})
         self._hang_up()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(grace_s)
+        started = time.monotonic()
+        # A checkpoint that is half written would be lost, and with it all steps since the one before.
+        while self.is_alive and time.monotonic() - started < (SAVE_GRACE_S if is_saving() else grace_s):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(POLL_S)
         self._kill_group()
         self._thread.join(timeout=5)
 

@@ -15,6 +15,8 @@ from flowtuner.engine.run import RunSpec
 from flowtuner.errors import DataError, EngineDied
 from flowtuner.options import load
 
+FAKE_ENGINE = Path(__file__).parent.parent / "fakes" / "engine"
+
 FLOW = """
 import sys
 from flowtuner.engine.events import EventLog
@@ -81,12 +83,9 @@ def test_sigterm_saves_the_step_under_way_and_ends_the_engine(tiny_run):
     assert saved.step == report.step
     assert checkpoints.find_faults(saved.path) == []
     assert not pid or wait_for_end(pid, timeout_s=5)
-    with EventLog(spec.event_log, "again") as log, Engine(spec, log) as engine:
-        engine.cache_text()
-        engine.cache_latents()
-        assert engine.prepare().step == report.step
 
 
+@pytest.mark.slow
 def test_a_killed_flow_takes_its_engine_along_but_not_its_steps(tiny_run, tmp_path):
     spec = spec_of(tiny_run | {"max_train_steps": 100_000})
     spec.save(tmp_path / "spec.json")
@@ -104,6 +103,7 @@ def test_a_killed_flow_takes_its_engine_along_but_not_its_steps(tiny_run, tmp_pa
     assert checkpoints.read_state(newest).global_step >= 1
 
 
+@pytest.mark.slow
 def test_an_engine_that_dies_says_how_and_what_its_log_holds(tiny_run):
     spec = spec_of(tiny_run | {"max_train_steps": 100_000})
     with Interrupting(spec.event_log, signal.SIGKILL) as log, Engine(spec, log) as engine:
@@ -115,3 +115,16 @@ def test_an_engine_that_dies_says_how_and_what_its_log_holds(tiny_run):
             engine.train(100_000)
         assert engine.pid is None
     assert not any(event.type == CHECKPOINT for event in read_events(spec.event_log))
+
+
+def test_an_engine_that_still_saves_is_not_cut_short(tiny_run, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_ENGINE), prepend=os.pathsep)
+    monkeypatch.setenv("FAKE_ENGINE", "slow_save")
+    spec = spec_of(tiny_run)
+    with EventLog(spec.event_log, "run") as log:
+        engine = Engine(spec, log, close_grace_s=1)
+        engine.prepare()
+        engine.train(3)
+        assert engine.close().step == 3
+    (newest,) = checkpoints.list_checkpoints(spec.output_dir)
+    assert checkpoints.find_faults(newest) == []

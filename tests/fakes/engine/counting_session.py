@@ -1,7 +1,7 @@
 """A session that counts instead of learning: real checkpoints, real events, steps of a millisecond.
 
 `FAKE_ENGINE` in the environment asks for faults: `die@7` kills the process once when it reaches step 7, `slow` makes a
-step take 50 ms, `bad_validation` lets every validation fail.
+step take 50 ms, `slow_save` makes a save take 2 s, `bad_validation` lets every validation fail.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class Session:
 
     def save_checkpoint(self) -> dict[str, Any]:
         folder = checkpoints.folder_of(self.output_dir, self.step)
+        if "slow_save" in self._faults:
+            self._emit(STAGE, {"key": "checkpoint_save", "status": "running", "label": "", "current": 0, "total": 0})
+            time.sleep(2)
         state = checkpoints.SavedState(self.step, self.step, 0, 1, {}, "")
         checkpoints.write_checkpoint(folder, state, self._write_weights, {})
         checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder)
