@@ -52,7 +52,8 @@ def pair_run(tmp_path, tiny_run, tiny_kontext, pictures) -> dict:
     return tiny_run | kontext | LORA | {"max_train_steps": 4, "caption_dropout_probability": 0.3}
 
 
-@pytest.mark.parametrize("sampling", [pytest.param("combined", marks=pytest.mark.slow), "random"])
+@pytest.mark.slow
+@pytest.mark.parametrize("sampling", ["combined", "random"])
 def test_pairs_resume_to_the_byte(start, pair_run, sampling):
     values = pair_run | {"conditioning_multidataset_sampling": sampling}
     straight = start(values, "straight")

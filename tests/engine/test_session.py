@@ -28,7 +28,7 @@ MODES = {
     "lora, prodigy": {"model_type": "lora", "lora_rank": 4, "optimizer": "prodigy", "learning_rate": 1.0},
     "lora, bf16 base": {"model_type": "lora", "lora_rank": 4, "mixed_precision": "bf16", "use_ema": True},
 }
-SLOW_MODES = ("full, bf16 with Kahan summation", "lora, prodigy")
+SLOW_MODES = ("full", "full, bf16 with Kahan summation", "lora, prodigy", "lora, bf16 base")
 
 FLUX_MODES = [
     pytest.param({"flow_schedule_shift": 1.7, "gradient_checkpointing": True}, id="full", marks=pytest.mark.slow),
@@ -92,7 +92,13 @@ def test_resuming_at_the_end_of_an_epoch_goes_on_with_the_next_one(start, tiny_r
     assert second.release() == straight.release()
 
 
-@pytest.mark.parametrize("mode", [{"use_ema": True}, {"optimizer": "adamw_schedulefree"}], ids=["ema", "schedule-free"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param({"use_ema": True}, id="ema"),
+        pytest.param({"optimizer": "adamw_schedulefree"}, id="schedule-free", marks=pytest.mark.slow),
+    ],
+)
 def test_validation_changes_nothing_but_the_disk(start, tiny_run, mode):
     values = tiny_run | {"lora_dropout": 0.2, "model_type": "lora"} | mode
     without = start(values, "without")

@@ -88,6 +88,7 @@ def test_a_required_destination_that_refuses_fails_the_run_and_can_be_served_lat
     assert steps_in(share / "my run/pipeline") == "weights of step 8"
 
 
+@pytest.mark.slow
 def test_an_optional_destination_that_refuses_is_reported_and_nothing_more(
     options: dict[str, Any], share: Path
 ) -> None:

@@ -136,6 +136,7 @@ def test_v_prediction_is_what_the_sources_scheduler_says(tiny_sdxl, configure):
     assert torch.isfinite(loss)
 
 
+@pytest.mark.slow
 def test_another_clip_skip_is_another_cache(start, tiny_run, tiny_sdxl):
     values = tiny_run | {"model_family": "sdxl", "pretrained_model_name_or_path": str(tiny_sdxl)}
     plain = start(values, "cached").session._library.read_text("")
@@ -143,7 +144,8 @@ def test_another_clip_skip_is_another_cache(start, tiny_run, tiny_sdxl):
     assert not torch.equal(plain["prompt_embeds"], skipped["prompt_embeds"])
 
 
-@pytest.mark.parametrize("model_type", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["full", "lora"])
 def test_it_resumes_to_the_byte(start, tiny_run, tiny, model_type):
     name, path = tiny
     values = tiny_run | {"model_family": name, "pretrained_model_name_or_path": str(path), "model_type": model_type}
