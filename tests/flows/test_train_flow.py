@@ -144,7 +144,7 @@ def test_a_second_run_goes_on_and_sends_only_what_is_new(options: dict[str, Any]
         for event in read_events(Path(options["output_dir"]) / "logs/events.jsonl")
         if event.type == PUBLISH and event.data["state"] == "verified"
     ]
-    assert sent[:3] == ["checkpoint-4", "checkpoint-8", "release"]
+    assert sorted(sent[:3]) == ["checkpoint-4", "checkpoint-8", "release"]  # uploads overlap, so any may end first
     assert "checkpoint-12" in sent[3:]
 
 
