@@ -24,7 +24,7 @@ def measure_steps(ground: Path, rounds: int) -> Iterator[Row]:
     """Full and LoRA, at the batch sizes where overhead hides and where it shows."""
     for kind in ("full", "lora"):
         for batch, limit in LIMITS.items():
-            engine = _engine(ground, kind, batch)
+            engine = _engine(ground, f"{kind}-{batch}", kind, batch)
             loop = BareLoop(ground, kind, batch)
             burst = BURST if batch > 1 else BURST * 3
             ratio = compare(lambda: engine(burst), lambda: loop.steps(burst), rounds)  # noqa: B023
@@ -33,14 +33,14 @@ def measure_steps(ground: Path, rounds: int) -> Iterator[Row]:
 
 def measure_trimming(ground: Path, rounds: int) -> Row:
     """Text of its own length against text padded to PixArt's 300 tokens."""
-    engine = _engine(ground, "full", 8)
+    engine = _engine(ground, "trimmed", "full", 8)
     padded = BareLoop(ground, "full", 8, pad_to=300)
     ratio = compare(lambda: engine(BURST), lambda: padded.steps(BURST), rounds)
     return Row("step, text trimmed: engine over loop padded to 300 tokens", ratio, at_most=0.6)
 
 
-def _engine(ground: Path, kind: str, batch: int) -> Callable[[int], object]:
-    session = open_session(configure(ground, f"{kind}-{batch}", model_type=kind, train_batch_size=batch))
+def _engine(ground: Path, name: str, kind: str, batch: int) -> Callable[[int], object]:
+    session = open_session(configure(ground, name, model_type=kind, train_batch_size=batch))
 
     def train(count: int) -> None:
         session.train(session._trainer.step + count)
