@@ -115,7 +115,7 @@ def _save(table: str) -> None:
             "absolute times depend on the machine and its load.\n"
         )
     with SAVED_TO.open("a") as file:
-        file.write(f"\n## {datetime.date.today().isoformat()}, {_describe_machine()}\n\n{table}\n")
+        file.write(f"\n## {datetime.date.today().isoformat()}, `make bench`, {_describe_machine()}\n\n{table}\n")
     print(f"added to {SAVED_TO}")
 
 
