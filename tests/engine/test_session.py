@@ -130,6 +130,7 @@ def test_a_validation_that_fails_is_a_warning(start, tiny_run):
     run.session.train(2)
 
 
+@pytest.mark.slow
 def test_training_learns_something(start, tiny_run):
     run = start(tiny_run | {"max_train_steps": 40, "lr_scheduler": "constant"}, "learning")
     run.session.train(40)

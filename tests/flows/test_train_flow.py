@@ -100,6 +100,7 @@ def test_an_optional_destination_that_refuses_is_reported_and_nothing_more(
     assert "move it away" in result["published"][0]["error"]
 
 
+@pytest.mark.slow
 def test_a_leg_whose_engine_dies_ends_at_the_same_step(
     options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
