@@ -80,9 +80,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    finally:
+        part.unlink(missing_ok=True)  # there only if something went wrong
     sync_folder(path.parent)
 
 
@@ -95,9 +94,8 @@ def atomic_file(target: Path) -> Iterator[Path]:
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.replace(target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    finally:
+        part.unlink(missing_ok=True)  # there only if something went wrong
     sync_folder(target.parent)
 
 
@@ -112,10 +110,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         yield part
         sync_tree(part)
         _swap_in(part, target)
-    except BaseException:
+    finally:  # both find something to do only if something went wrong
         shutil.rmtree(part, ignore_errors=True)
         restore_replaced(_old_name(target))
-        raise
     sync_folder(target.parent)
 
 

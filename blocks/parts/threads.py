@@ -28,8 +28,10 @@ def run_together(jobs: Iterable[Job], at_once: int, tell: Callable[[], None] = l
 
 
 def _tell(tell: Callable[[], None], stop: threading.Event) -> None:
+    is_told = False
     try:
         tell()
-    except BaseException:
-        stop.set()
-        raise
+        is_told = True
+    finally:
+        if not is_told:
+            stop.set()
