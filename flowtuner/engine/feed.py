@@ -23,6 +23,8 @@ class Batch:
 
     latents: torch.Tensor
     text: Rows
+    is_regularisation: bool = False
+    """Whether the untrained model is the teacher of this batch."""
 
 
 class Feed:
@@ -38,7 +40,9 @@ class Feed:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        regularisation: frozenset[str] = frozenset(),
     ) -> None:
+        self._regularisation = regularisation
         self.sampler = sampler
         self._family = family
         self._read_latent = read_latent
@@ -57,6 +61,7 @@ class Feed:
         return Batch(
             latents.to(self._device, self._dtype, non_blocking=True),
             {name: self._moved(tensor) for name, tensor in text.items()},
+            draws[0].sample.dataset_id in self._regularisation,
         )
 
     def _row(self, draw: Draw, number: int, place: int) -> Rows:

@@ -113,6 +113,7 @@ class Library:
             seed,
             self._device,
             self._dtype,
+            frozenset(entry.id for entry in self._entries if entry.is_regularisation_data),
         )
 
     def open_vae(self) -> Vae:

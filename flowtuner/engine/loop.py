@@ -98,6 +98,7 @@ def accumulate_gradients(trainer: Trainer, stop: threading.Event) -> torch.Tenso
                 batch.text,
                 trainer.generator,
                 trainer.config,
+                trainer.part.switched_off if batch.is_regularisation else None,
             )
         (loss / count).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

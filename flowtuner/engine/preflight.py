@@ -46,7 +46,6 @@ NOT_WITHOUT = {
     "num_processes": "several processes are to train",
     "num_machines": "several machines are to train",
     "validation_method": "an external script is to validate",
-    "is_regularisation_data": "the set is to hold the model back",
     "conditioning_type": "the set is to condition another one in this way",
     "conditioning": "references are to be made from the pictures",
     "dataset_type": "sets of this type are to be trained on",
@@ -73,6 +72,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     findings = [
         *_inspect_model(config),
         *_inspect_pairs(loaded),
+        *_inspect_regularisation(loaded),
         *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
         *_inspect_optimizer(config),
         *_inspect_output(config),
@@ -132,6 +132,26 @@ def _inspect_pairs(loaded: LoadedConfig) -> Iterator[Finding]:
             "conditioning_data",
             f"dataset {', '.join(pairs)} holds pictures to draw others after, and {source} draws from text alone.",
             "Choose a model that edits pictures (model_family flux, model_flavour kontext) or leave it out.",
+        )
+
+
+def _inspect_regularisation(loaded: LoadedConfig) -> Iterator[Finding]:
+    held = [entry.id for entry in loaded.datasets if entry.is_regularisation_data]
+    if not held:
+        return
+    if loaded.config.model_type == "full":
+        yield Finding(
+            "error",
+            "is_regularisation_data",
+            f"dataset {', '.join(held)} is to be answered as the untrained model does, which a full fine-tune forgets.",
+            "Train an adapter (model_type lora), or leave is_regularisation_data out: then the pictures are the target.",
+        )
+    elif all(entry.is_regularisation_data for entry in picture_entries(loaded.datasets)):
+        yield Finding(
+            "error",
+            "is_regularisation_data",
+            "it is true for every dataset, so nothing new would be learnt.",
+            "Leave it out of the dataset that is to be learnt.",
         )
 
 

@@ -126,7 +126,7 @@ class _Sampling(Section):
     end_step: int | None = option(None, "Last step it is used in.", ge=0, accepted=True)
     timestep_sampling_offset: float | None = option(None, "Shifts its timesteps.", accepted=True)
     is_regularisation_data: bool = option(
-        False, "Trains towards the untrained model.", aliases=["is_regularization_data"], accepted=True
+        False, "Trains an adapter towards what the untrained model answers.", aliases=["is_regularization_data"]
     )
     disable_validation: bool = option(False, "Leaves the entry out of validation.", accepted=True)
     slider_strength: float | None = option(None, "Strength of a slider's side.", accepted=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,13 @@ import torch
 from flowtuner.durable import atomic_folder
 from flowtuner.engine.adapters.part import TrainedPart
 from flowtuner.engine.families.parts.weights import MODEL_WEIGHTS, copy_into, read_weights, save_model
+from flowtuner.errors import ConfigError, Fault
 
 if TYPE_CHECKING:
     from flowtuner.engine.family import Family
 
 RELEASE = "pipeline"
+NOTHING_TO_SWITCH_OFF = "a full fine-tune has no adapter that could be switched off for is_regularisation_data"
 
 
 def attach(model: torch.nn.Module, family: Family) -> TrainedPart:
@@ -31,6 +34,10 @@ class FullModel(TrainedPart):
         super().__init__(dict(model.named_parameters()))
         self._model = model
         self._family = family
+
+    def switched_off(self) -> AbstractContextManager[None]:
+        """Refuses: the weights of before are not kept."""
+        raise ConfigError([Fault("model_type", "full", "", NOTHING_TO_SWITCH_OFF, "lora")])
 
     def save(self, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
         """Writes `transformer/` as `save_pretrained` does."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, preci
             parameter.data = parameter.data.to(precision.adapter)
             parameter.requires_grad_(True)
             named[_file_name(name, family.component)] = parameter
-    part = Lora(named, family, settings)
+    part = Lora(named, family, settings, model)
     if config.init_lora:
         part.read(_find_weights(Path(config.init_lora)))
     return part
@@ -57,10 +58,31 @@ def load_adapter(model: torch.nn.Module, path: Path, component: str = "transform
 class Lora(TrainedPart):
     """The injected matrices, saved under the names of diffusers' `save_lora_weights`."""
 
-    def __init__(self, named: Mapping[str, torch.nn.Parameter], family: Family, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        named: Mapping[str, torch.nn.Parameter],
+        family: Family,
+        settings: Mapping[str, Any],
+        model: torch.nn.Module,
+    ) -> None:
         super().__init__(named)
+        self._model = model
         self._family = family
         self._settings = dict(settings)
+
+    @contextlib.contextmanager
+    def switched_off(self) -> Iterator[None]:
+        """Leaves the injected matrices out of every layer."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = [layer for layer in self._model.modules() if isinstance(layer, BaseTunerLayer)]
+        for layer in layers:
+            layer.enable_adapters(False)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.enable_adapters(True)
 
     def save(self, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:
         """Writes `pytorch_lora_weights.safetensors`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -22,6 +23,10 @@ class TrainedPart(ABC):
     def state(self) -> dict[str, torch.Tensor]:
         """The trained tensors by name, not copied."""
         return {name: parameter.detach() for name, parameter in self._named.items()}
+
+    @abstractmethod
+    def switched_off(self) -> AbstractContextManager[None]:
+        """Makes the model answer as it did before training, for as long as the context lasts."""
 
     @abstractmethod
     def save(self, folder: Path, state: Mapping[str, torch.Tensor] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,16 +23,24 @@ def compute_loss(
     text: Rows,
     generator: torch.Generator,
     config: TrainingConfig,
+    untrained: Callable[[], AbstractContextManager[None]] | None = None,
 ) -> torch.Tensor:
-    """Noises the latents, asks the model and compares, in float32; all chance comes from the generator."""
+    """Noises the latents, asks the model and compares, in float32; all chance comes from the generator.
+
+    With `untrained`, which makes the model answer as before training, that answer is the target.
+    """
     device = latents.device
     clean = latents.float()
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(device)
     timesteps = schedule.sample_timesteps(len(latents), generator).to(device)
     noisy = schedule.add_noise(clean, noise, timesteps).to(latents.dtype)
     inputs = text | family.draw_inputs(len(latents), generator)
+    if untrained is None:
+        target = schedule.target(clean, noise, timesteps)
+    else:
+        with torch.no_grad(), untrained():
+            target = family.predict(model, noisy, timesteps, inputs).float()
     prediction = family.predict(model, noisy, timesteps, inputs).float()
-    target = schedule.target(clean, noise, timesteps)
     error = measure(config, prediction, target)
     if not config.snr_gamma:
         return error.mean()

@@ -64,6 +64,24 @@ def test_a_full_checkpoint_is_a_diffusers_folder(build, tmp_path):
     ]
 
 
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
+def test_an_adapter_that_is_switched_off_leaves_the_untrained_model(build, options):
+    model, part = build(**options)
+    before = answer(model)
+    shake(part)
+    trained = answer(model)
+    with part.switched_off():
+        assert torch.equal(answer(model), before)
+    assert torch.equal(answer(model), trained) and not torch.equal(trained, before)
+    assert all(parameter.requires_grad for parameter in part.parameters())
+
+
+def test_a_full_fine_tune_has_nothing_to_switch_off(build):
+    _, part = build(model_type="full")
+    with pytest.raises(ConfigError, match="is_regularisation_data"):
+        part.switched_off()
+
+
 def test_every_weight_of_a_full_fine_tune_is_trained(build):
     model, part = build(model_type="full")
     assert len(part.parameters()) == len(list(model.parameters()))
