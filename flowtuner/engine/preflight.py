@@ -144,7 +144,7 @@ def _inspect_regularisation(loaded: LoadedConfig) -> Iterator[Finding]:
             "error",
             "is_regularisation_data",
             f"dataset {', '.join(held)} is to be answered as the untrained model does, which a full fine-tune forgets.",
-            "Train an adapter (model_type lora), or leave is_regularisation_data out: then the pictures are the target.",
+            "Train an adapter (model_type lora), or leave is_regularisation_data out: then its pictures are targets.",
         )
     elif all(entry.is_regularisation_data for entry in picture_entries(loaded.datasets)):
         yield Finding(
