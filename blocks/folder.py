@@ -10,7 +10,8 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -19,6 +20,7 @@ from blocks.parts.kept import KeptDestination
 from flowtuner import durable
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown, PublishError
+from flowtuner.publishing.addresses import path_parts, split_place
 from flowtuner.publishing.destination import Progress
 from flowtuner.publishing.manifest import Manifest
 
@@ -77,6 +79,15 @@ class FolderDestination(KeptDestination):
     def _name_it(self) -> Self:
         self.name = self.name or f"{self.provider}:{self.path}"
         return self
+
+    @classmethod
+    def entry_of_uri(cls, uri: str) -> dict[str, Any] | None:
+        """An entry without credentials whose destination can follow a URI; None if the URI is of another kind."""
+        url = urlsplit(uri)
+        if url.scheme.lower() != "file" or url.netloc not in ("", "localhost"):
+            return None
+        found = split_place(path_parts(url.path))
+        return {"provider": cls.provider, "path": f"/{found[0]}"} if found else None
 
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
@@ -199,6 +210,16 @@ class FolderStore:
         free = shutil.disk_usage(ground).free
         if bytes > free:
             raise OSError(errno.ENOSPC, f"needs {bytes >> 20} MiB, {free >> 20} MiB are free", str(self._root))
+
+    def chunks(self, key: str, offset: int) -> Iterator[bytes]:
+        """The bytes of a file from an offset to its end."""
+        path = self._root / key
+        if not path.is_file():
+            raise PublishError(f"{path} is missing. Use another checkpoint, or publish this one again.")
+        with path.open("rb") as file:
+            file.seek(offset)
+            while block := file.read(BLOCK_BYTES):
+                yield block
 
     def has_content(self, key: str, record: FileRecord) -> bool:
         """Whether a file has the recorded bytes."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from prefect.types import SecretDict
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
@@ -131,6 +131,14 @@ class S3Destination(KeptDestination):
                 faults.append(Fault("endpoint_url", None, origin, "is required for Backblaze B2", suggestion=hint))
         return settings, faults
 
+    @classmethod
+    def entry_of_uri(cls, uri: str) -> dict[str, Any] | None:
+        """An entry without credentials whose destination can follow a URI; None if the URI is of another kind."""
+        url = urlsplit(uri)
+        if url.scheme.lower() != "s3" or not url.netloc:
+            return None
+        return {"provider": cls.provider, "bucket": unquote(url.netloc)}
+
     def _identity(self) -> tuple[str, ...]:
         return ("bucket", "endpoint_url", "profile", "access_key")
 
@@ -138,6 +146,9 @@ class S3Destination(KeptDestination):
         if self.endpoint_url:
             return f"{self.endpoint_url}/{quote(self.bucket)}"
         return f"s3://{quote(self.bucket, safe=':')}"
+
+    def _other_uris(self) -> Iterable[str]:
+        return [f"{scheme}://{quote(self.bucket, safe=':')}" for scheme in ("s3", "r2", "b2")]
 
     def _open_store(self, manifest: Manifest | None = None) -> BucketStore:
         return self._open(manifest, CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS)

@@ -109,9 +109,16 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         yield part
         sync_tree(part)
-        _swap_in(part, target)
-    finally:  # both find something to do only if something went wrong
+        replace_folder(part, target)
+    finally:  # finds something to do only if something went wrong
         shutil.rmtree(part, ignore_errors=True)
+
+
+def replace_folder(part: Path, target: Path) -> None:
+    """Renames a whole, flushed folder into the place of another one, or of none."""
+    try:
+        _swap_in(part, target)
+    finally:  # finds something to do only if something went wrong
         restore_replaced(_old_name(target))
     sync_folder(target.parent)
 

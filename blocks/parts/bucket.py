@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import mimetypes
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -17,16 +17,17 @@ from botocore.exceptions import ClientError
 from blocks.parts.digests import Digests, Slice, digest_file, digest_stream, refuse_changed
 from blocks.parts.multipart import PartUpload
 from blocks.parts.s3_errors import code_of, status_of
-from blocks.parts.threads import run_together
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown, PublishError
 from flowtuner.publishing.destination import Progress
+from flowtuner.publishing.threads import run_together
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 REQUESTS_AT_ONCE = 8
 SINGLE_LIMIT_BYTES = 5 << 30
+CHUNK_BYTES = 1 << 20
 NOT_FOUND = ("NoSuchKey", "NotFound", "404")
 OCTETS = "application/octet-stream"
 
@@ -160,7 +161,20 @@ class BucketStore:
     def has_content(self, key: str, record: FileRecord) -> bool:
         """Whether an object has the recorded bytes, all of them read."""
         reply = self.client.get_object(Bucket=self.terms.bucket, Key=self.terms.key(key))
-        return digest_stream(reply["Body"].iter_chunks(1 << 20)).sha256 == record.sha256
+        return digest_stream(reply["Body"].iter_chunks(CHUNK_BYTES)).sha256 == record.sha256
+
+    def chunks(self, key: str, offset: int) -> Iterator[bytes]:
+        """The bytes of an object from an offset to its end."""
+        span = {"Range": f"bytes={offset}-"} if offset else {}
+        try:
+            reply = self.client.get_object(Bucket=self.terms.bucket, Key=self.terms.key(key), **span)
+        except ClientError as error:
+            if code_of(error) not in NOT_FOUND:
+                raise
+            raise PublishError(f"{key} is missing. Use another checkpoint, or publish this one again.") from error
+        if offset and "ContentRange" not in reply:  # a storage that gives everything, whatever it is asked for
+            reply["Body"].read(offset)
+        yield from reply["Body"].iter_chunks(CHUNK_BYTES)
 
     def unfinished(self, prefix: str) -> list[dict[str, Any]]:
         """The uploads in parts below a prefix that nobody has completed, newest first; none where that is not told."""

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Self
@@ -19,11 +19,13 @@ from prefect.exceptions import PrefectException
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
 from flowtuner.errors import ConfigError, DestinationDown, Fault, PublishError
-from flowtuner.publishing.destination import Progress, PublishResult
+from flowtuner.publishing.addresses import place_below
+from flowtuner.publishing.destination import Place, Progress, PublishResult
 from flowtuner.publishing.entries import check_keys, check_spellings, faults_of
+from flowtuner.publishing.fetch import fetch_unit
 from flowtuner.publishing.manifest import Manifest
 from flowtuner.publishing.snapshot import Snapshot
-from flowtuner.publishing.transfer import Store, find_remote_damage, remove_surplus, send
+from flowtuner.publishing.transfer import Store, find_remote_damage, list_units, remove_surplus, send
 
 
 class KeptDestination(Block):
@@ -65,6 +67,10 @@ class KeptDestination(Block):
     @abstractmethod
     def _base_uri(self) -> str:
         """The percent-encoded URI of the base path's parent."""
+
+    def _other_uris(self) -> Iterable[str]:
+        """More URIs of the same place, under which people may name what stands there."""
+        return ()
 
     @classmethod
     def check_entry(cls, entry: Mapping[str, Any], origin: str) -> list[Fault]:
@@ -179,6 +185,27 @@ class KeptDestination(Block):
         """Where people find a published unit: below the public URL, if there is one."""
         base = self.public_base_url.rstrip("/") if self.public_base_url else self._base_uri().rstrip("/")
         return f"{base}/{quote(f'{self.base_path}/{manifest.prefix}'.strip('/'))}"
+
+    def follow(self, uri: str) -> tuple[Self, Place] | None:
+        """This destination, at the base path that a URI means, and what is named there; None if it leads elsewhere."""
+        for root in filter(None, (self.public_base_url, self._base_uri(), *self._other_uris())):
+            found = place_below(root, uri)
+            if found is not None:
+                base_path, place = found
+                return self.model_copy(update={"base_path": base_path}), place
+        return None
+
+    def units(self, run: str) -> list[Manifest]:
+        """The manifests of what stands there of a run, each unit whole; the newest comes last."""
+        with self._translated(), self._open_store() as store:
+            return list_units(store, run)
+
+    def fetch(self, manifest: Manifest, target: Path, on_progress: Progress) -> None:
+        """Brings a unit to a folder that is whole or not there; what an interrupted attempt has brought stays."""
+        with self._translated(), self._open_store() as store:
+            fetch_unit(
+                lambda path, offset: store.chunks(f"{manifest.prefix}/{path}", offset), manifest, target, on_progress
+            )
 
 
 def hidden(text: str, secrets: Mapping[str, Any]) -> str:

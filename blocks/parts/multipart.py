@@ -15,10 +15,10 @@ from botocore.exceptions import ClientError
 
 from blocks.parts.digests import Digests, Slice, digest_file, digest_stream, refuse_changed
 from blocks.parts.s3_errors import code_of, status_of
-from blocks.parts.threads import run_together
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown
 from flowtuner.publishing.destination import Progress
+from flowtuner.publishing.threads import run_together
 
 if TYPE_CHECKING:
     from blocks.parts.bucket import BucketStore

@@ -33,6 +33,14 @@ class PublishResult:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Place:
+    """What a URI names at a destination: a run, and one of its checkpoints or, without a name, the newest of them."""
+
+    run: str
+    name: str | None = None
+
+
 class Destination(Protocol):
     """A place that keeps checkpoints and releases; every method raises PublishError or DestinationDown."""
 
@@ -67,3 +75,16 @@ class Destination(Protocol):
 
     def uri_of(self, manifest: Manifest) -> str | None:
         """Where people find a published unit."""
+
+    @classmethod
+    def entry_of_uri(cls, uri: str) -> dict[str, Any] | None:
+        """An entry without credentials whose destination can follow a URI; None if the URI is of another kind."""
+
+    def follow(self, uri: str) -> tuple[Self, Place] | None:
+        """This destination, at the base path that a URI means, and what is named there; None if it leads elsewhere."""
+
+    def units(self, run: str) -> list[Manifest]:
+        """The manifests of what stands there of a run, each unit whole; the newest comes last."""
+
+    def fetch(self, manifest: Manifest, target: Path, on_progress: Progress) -> None:
+        """Brings a unit to a folder that is whole or not there; what an interrupted attempt has brought stays."""

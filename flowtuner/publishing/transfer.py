@@ -8,14 +8,15 @@ the release never touches the checkpoints in the folders beside its files, nor a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, Self
 
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
 from flowtuner.publishing.destination import Progress
-from flowtuner.publishing.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from flowtuner.publishing.manifest import MANIFEST_NAME, Kind, Manifest, parse_manifest
 from flowtuner.publishing.snapshot import Snapshot
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
@@ -60,6 +61,9 @@ class Store(Protocol):
 
     def children(self, prefix: str) -> Iterable[str]:
         """The names directly below a prefix."""
+
+    def chunks(self, key: str, offset: int) -> Iterator[bytes]:
+        """The bytes of an object from an offset to its end; several threads read at once."""
 
 
 def send(store: Store, snapshot: Snapshot, manifest: Manifest, on_progress: Progress) -> tuple[Manifest, int, int]:
@@ -106,18 +110,35 @@ def remove_surplus(store: Store, run: str, keep: int, newest: str) -> list[str]:
     """Removes the checkpoints of a run that were published longest ago, beyond `keep`."""
     if keep <= 0:
         return []
-    found = []
-    for name in store.children(run):
-        if CHECKPOINT_NAME.fullmatch(name):
-            manifest = parse_manifest(store.read(f"{run}/{name}/{MANIFEST_NAME}"))
-            # A folder without our manifest is somebody else's, or an upload under way.
-            if manifest is not None and manifest.kind == "checkpoint":
-                found.append(manifest)
-    found.sort(key=lambda manifest: (manifest.created, manifest.step))
-    surplus = [manifest for manifest in found[:-keep] if manifest.name != newest]
+    surplus = [manifest for manifest in _checkpoints(store, run)[:-keep] if manifest.name != newest]
     for manifest in surplus:
         _remove(store, manifest)
     return [manifest.name for manifest in surplus]
+
+
+def list_units(store: Store, run: str) -> list[Manifest]:
+    """The manifests of a run's units in a store, the newest last."""
+    release = _read_manifest(store, run, "release")
+    return sorted([*_checkpoints(store, run), *([release] if release else [])], key=_age)
+
+
+def _checkpoints(store: Store, run: str) -> list[Manifest]:
+    names = (name for name in store.children(run) if CHECKPOINT_NAME.fullmatch(name))
+    # A folder without our manifest is somebody else's, or an upload under way.
+    found = [manifest for name in names if (manifest := _read_manifest(store, run, "checkpoint", name))]
+    return sorted(found, key=_age)
+
+
+def _read_manifest(store: Store, run: str, kind: Kind, name: str = "release") -> Manifest | None:
+    prefix = run if kind == "release" else f"{run}/{name}"
+    manifest = parse_manifest(store.read(f"{prefix}/{MANIFEST_NAME}"))
+    if manifest is None or (manifest.kind, manifest.name) != (kind, name):
+        return None
+    return replace(manifest, run=run)  # a folder that somebody has renamed there still holds what it held
+
+
+def _age(manifest: Manifest) -> tuple[str, int]:
+    return manifest.created, manifest.step
 
 
 def _find_changed(store: Store, manifest: Manifest, remote: Manifest | None) -> list[FileRecord]:
