@@ -11,7 +11,7 @@ import boto3.session
 import pytest
 
 from flowtuner.publishing.snapshot import Snapshot, checkpoint_unit, freeze
-from tests.fakes.s3.faultproxy import FaultProxy
+from tests.fakes.faultproxy import FaultProxy
 from tests.fakes.s3.servers import KEYS, REGION, moto, seaweed
 
 RUN = "run 1"

@@ -17,7 +17,7 @@ from flowtuner.errors import DestinationDown, FlowtunerError, PublishError
 from flowtuner.publishing.manifest import MANIFEST_NAME
 from flowtuner.publishing.snapshot import Snapshot
 from tests.blocks.conftest import RUN, ignore, take_checkpoint
-from tests.fakes.s3.faultproxy import Action, FaultProxy, Rule
+from tests.fakes.faultproxy import Action, FaultProxy, Rule
 from tests.fakes.s3.servers import KEYS
 
 pytestmark = pytest.mark.slow
