@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flowtuner.durable import atomic_folder
 from flowtuner.engine.families.parts import source as sources
-from flowtuner.engine.family import Family, Prediction, Rows, TextEncoder, Vae
+from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, PipelineFamily, TextPart
+from flowtuner.engine.family import Prediction, Rows, TextEncoder, Vae
 from flowtuner.errors import Fault, ModelError
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
-    from flowtuner.engine.diffusion import NoiseSchedule
     from flowtuner.options import TrainingConfig
 
 KONTEXT = "kontext"
 KONTEXT_PIPELINE = "FluxKontextPipeline"
-PIPELINES = ("FluxPipeline", KONTEXT_PIPELINE)
-PARTS: dict[str, tuple[str, ...]] = {
-    "transformer": ("FluxTransformer2DModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": (),
-    "text_encoder_2": (),
-    "tokenizer": (),
-    "tokenizer_2": (),
-    "scheduler": (),
-}
 TEXT_TOKENS = 512
 SCHNELL_TEXT_TOKENS = 256
 VAE_SCALE = 8
@@ -51,7 +39,7 @@ LORA_TARGETS: dict[str, tuple[str, ...]] = {
 }
 
 
-class Flux(Family):
+class Flux(PipelineFamily):
     """Flux.1 in all its flavours; whether guidance is fed in, the model's own configuration says."""
 
     name = "flux"
@@ -62,6 +50,16 @@ class Flux(Family):
         KONTEXT: "black-forest-labs/FLUX.1-Kontext-dev",
     }
     default_flavour = "dev"
+    pipelines = ("FluxPipeline", KONTEXT_PIPELINE)
+    parts: ClassVar[dict[str, Part]] = {
+        "transformer": Part("FluxTransformer2DModel"),
+        "vae": Part("AutoencoderKL"),
+        "text_encoder": TextPart("CLIPTextModel"),
+        "text_encoder_2": TextPart("T5EncoderModel"),
+        "tokenizer": TextPart("CLIPTokenizer"),
+        "tokenizer_2": TextPart("T5Tokenizer"),
+        "scheduler": SCHEDULER,
+    }
     prediction: ClassVar[Prediction] = "flow_matching"
 
     def __init__(self, source: str | Path, config: TrainingConfig) -> None:
@@ -70,41 +68,12 @@ class Flux(Family):
         self.lora_targets = LORA_TARGETS[config.flux_lora_target]
         self.takes_references = config.model_flavour == KONTEXT or _is_kontext(Path(source).expanduser())
 
-    def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:
-        """Loads CLIP, of which Flux reads one vector per prompt, and T5, of which it reads every token."""
-        from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
-
+    def join_text_parts(self, parts: Mapping[str, Any]) -> TextEncoder:
+        """CLIP, of which Flux reads one vector per prompt, and T5, of which it reads every token."""
         from flowtuner.engine.families.parts.encoders import ClipAndT5
-        from flowtuner.engine.families.parts.loading import loading, origin_of
 
-        with loading(self, "tokenizer"):
-            clip_tokenizer = CLIPTokenizer.from_pretrained(**origin_of(self, "tokenizer"))
-        with loading(self, "tokenizer_2"):
-            t5_tokenizer = T5Tokenizer.from_pretrained(**origin_of(self, "tokenizer_2"))
-        with loading(self, "text_encoder"):
-            clip = CLIPTextModel.from_pretrained(**origin_of(self, "text_encoder"), dtype=dtype)
-        with loading(self, "text_encoder_2"):
-            t5 = T5EncoderModel.from_pretrained(**origin_of(self, "text_encoder_2"), dtype=dtype)
-        return ClipAndT5(
-            clip_tokenizer, clip.to(device).eval(), t5_tokenizer, t5.to(device).eval(), self.max_text_tokens
-        )
-
-    def load_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
-        """Loads the autoencoder, whose latents are shifted as well as scaled."""
-        from flowtuner.engine.families.parts.loading import load_kl_vae
-
-        return load_kl_vae(self, dtype, device)
-
-    def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-        """Loads the transformer."""
-        from diffusers import FluxTransformer2DModel
-
-        from flowtuner.engine.families.parts.loading import loading, origin_of
-
-        with loading(self, self.component):
-            model = FluxTransformer2DModel.from_pretrained(**origin_of(self, self.component), torch_dtype=dtype)
-        loaded: torch.nn.Module = model.to(device).eval()
-        return loaded
+        clip, t5 = ((parts[f"tokenizer{number}"], parts[f"text_encoder{number}"]) for number in ("", "_2"))
+        return ClipAndT5(*clip, *t5, self.max_text_tokens)
 
     def add_references(self, text: Rows, references: Sequence[torch.Tensor]) -> Rows:
         """The row with its references as tokens, one beside the other, as Kontext sees them."""
@@ -113,12 +82,6 @@ class Flux(Family):
         if not self.takes_references:
             raise ModelError(f"{self.source} draws from text alone: pairs of pictures need model_flavour {KONTEXT}.")
         return text | stitch(references)
-
-    def collate_text(self, rows: Sequence[Rows]) -> Rows:
-        """Stacks rows of one length: Flux attends to the padding too, so it belongs to the prompt and is kept."""
-        from flowtuner.engine.families.parts.flux_tokens import collate
-
-        return collate(rows)
 
     def draw_inputs(self, count: int, generator: torch.Generator) -> Rows:
         """With `flux_guidance_mode=random-range`, the guidance that each sample is trained under."""
@@ -138,60 +101,32 @@ class Flux(Family):
             guidance = timesteps.new_full((len(noisy),), self.config.flux_guidance_value, dtype=noisy.dtype)
         return predict(model, noisy, timesteps, text, guidance)
 
-    def noise_schedule(self) -> NoiseSchedule:
-        """Flow matching, shifted and drawn as the options say."""
-        from flowtuner.engine.diffusion import FlowSchedule
+    def choose_pipeline(self, model: Any, texts: Sequence[Rows]) -> Any:
+        """FluxPipeline, or FluxKontextPipeline for a model that edits."""
+        from flowtuner.engine.families.parts import flux_tokens
 
-        return FlowSchedule.from_config(self.config)
+        return flux_tokens.choose_pipeline(self.takes_references, texts[0])
 
-    def render_batch(
-        self,
-        model: torch.nn.Module,
-        vae: Vae,
-        texts: Sequence[Rows],
-        negative: Rows,
-        *,
-        width: int,
-        height: int,
-        steps: int,
-        guidance: float,
-        seeds: Sequence[int],
-    ) -> list[Image]:
-        """Draws through FluxPipeline, or FluxKontextPipeline; the negative prompt counts with real guidance only."""
-        import torch
+    def open_pipeline(self, model: torch.nn.Module, vae: Vae, texts: Sequence[Rows]) -> Any:
+        """The pipeline, with the references that its pictures are drawn after."""
+        from flowtuner.engine.families.parts.flux_tokens import REFERENCE_TOKENS
 
-        from flowtuner.engine.families.parts.flux_tokens import open_pipeline
-        from flowtuner.engine.families.parts.loading import load_scheduler, muted_deprecations
+        pipeline = super().open_pipeline(model, vae, texts)
+        if REFERENCE_TOKENS in texts[0]:
+            pipeline.references = self.collate_text(texts)
+        return pipeline
 
-        like = next(model.parameters())
-        text = self.collate_text(texts)
-        refused = self.collate_text([negative] * len(texts))
-        pipeline = open_pipeline(self.takes_references, model, vae, load_scheduler(self), text)
-        # Kontext would otherwise draw a megapixel, whatever is asked for.
+    def prompt_arguments(self, texts: Sequence[Rows], negative: Rows) -> dict[str, Any]:
+        """The negative prompt counts with real guidance only."""
+        text, refused = self.collate_text(texts), self.collate_text([negative] * len(texts))
+        names = ("prompt_embeds", "pooled_prompt_embeds")
+        return {name: text[name] for name in names} | {f"negative_{name}": refused[name] for name in names}
+
+    def drawing_arguments(self, width: int, height: int, guidance: float) -> dict[str, Any]:
+        """Size and both kinds of guidance; Kontext would otherwise draw a megapixel, whatever is asked for."""
         area = {"max_area": width * height} if self.takes_references else {}
-        with muted_deprecations():
-            images: list[Image] = pipeline(
-                prompt_embeds=text["prompt_embeds"].to(like.device, like.dtype),
-                pooled_prompt_embeds=text["pooled_prompt_embeds"].to(like.device, like.dtype),
-                negative_prompt_embeds=refused["prompt_embeds"].to(like.device, like.dtype),
-                negative_pooled_prompt_embeds=refused["pooled_prompt_embeds"].to(like.device, like.dtype),
-                true_cfg_scale=self.config.validation_guidance_real,
-                width=width,
-                height=height,
-                num_inference_steps=steps,
-                guidance_scale=guidance,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # on the CPU: the same on any device
-                **area,
-            ).images
-        return images
-
-    def save_pipeline(self, model: torch.nn.Module, target: Path) -> None:
-        """Writes the trained transformer beside copies of the source's other parts."""
-        from flowtuner.engine.families.parts.loading import copy_other_parts, locate_folder
-        from flowtuner.engine.families.parts.weights import save_model
-
-        copy_other_parts(locate_folder(self), target, self.component, model)
-        save_model(model, target / self.component)
+        real = {"true_cfg_scale": self.config.validation_guidance_real}
+        return super().drawing_arguments(width, height, guidance) | real | area
 
     @classmethod
     def find_limits(cls, config: TrainingConfig) -> list[Fault]:
@@ -209,24 +144,12 @@ class Flux(Family):
         return faults
 
     @classmethod
-    def check_source(cls, path: Path) -> list[str]:
-        """Says what is wrong with a local folder."""
-        return sources.find_faults(path, PIPELINES, PARTS)
-
-    @classmethod
-    def tiny(cls, path: Path, *, seed: int = 0, **variant: Any) -> Path:
+    def build_tiny(cls, variant: Mapping[str, Any]) -> Any:
         """A model of about two million parameters; variants: kontext, guidance_embeds, layers, text_width,
         text_tokens, vae_channels, words (more whole words for the tokenizers)."""
-        import torch
-
         from flowtuner.engine.families.parts.flux_tokens import build_tiny
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            pipeline = build_tiny(variant)
-        with atomic_folder(Path(path)) as part:
-            pipeline.save_pretrained(part)
-        return Path(path)
+        return build_tiny(variant)
 
 
 def _is_kontext(folder: Path) -> bool:

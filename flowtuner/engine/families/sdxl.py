@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flowtuner.durable import atomic_folder
-from flowtuner.engine.families.parts import source as sources
+from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, TextPart
 from flowtuner.engine.families.parts.unet import UNetFamily
-from flowtuner.engine.family import Rows, TextEncoder, Vae
+from flowtuner.engine.family import Rows, TextEncoder
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
     from flowtuner.engine.data.sample import Plan
 
-PIPELINES = ("StableDiffusionXLPipeline",)
-PARTS: dict[str, tuple[str, ...]] = {
-    "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
-    "text_encoder": (),
-    "text_encoder_2": (),
-    "tokenizer": (),
-    "tokenizer_2": (),
-    "scheduler": (),
-}
 TIME_IDS = "time_ids"
 PIXELS_PER_LATENT = 8
 
@@ -40,13 +27,23 @@ class StableDiffusionXL(UNetFamily):
         "base-0.9": "stabilityai/stable-diffusion-xl-base-0.9",
     }
     default_flavour = "base-1.0"
+    pipelines = ("StableDiffusionXLPipeline",)
+    parts: ClassVar[dict[str, Part]] = {
+        "unet": Part("UNet2DConditionModel"),
+        "vae": Part("AutoencoderKL"),
+        "text_encoder": TextPart("CLIPTextModel"),
+        "text_encoder_2": TextPart("CLIPTextModelWithProjection"),
+        "tokenizer": TextPart("CLIPTokenizer"),
+        "tokenizer_2": TextPart("CLIPTokenizer"),
+        "scheduler": SCHEDULER,
+    }
+    pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
 
-    def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:
-        """Loads both CLIP encoders and their tokenizers."""
+    def join_text_parts(self, parts: Mapping[str, Any]) -> TextEncoder:
+        """Both CLIP encoders and their tokenizers."""
         from flowtuner.engine.families.parts.clip import TwoClips
-        from flowtuner.engine.families.parts.unet import load_clip
 
-        pairs = [load_clip(self, number, dtype, device) for number in ("", "_2")]
+        pairs = [(parts[f"tokenizer{number}"], parts[f"text_encoder{number}"]) for number in ("", "_2")]
         return TwoClips(pairs, self.max_text_tokens, self.config.clip_skip or 0)
 
     def describe_picture(self, plan: Plan) -> Rows:
@@ -72,56 +69,24 @@ class StableDiffusionXL(UNetFamily):
         )[0]
         return prediction
 
-    def render_batch(
-        self,
-        model: torch.nn.Module,
-        vae: Vae,
-        texts: Sequence[Rows],
-        negative: Rows,
-        *,
-        width: int,
-        height: int,
-        steps: int,
-        guidance: float,
-        seeds: Sequence[int],
-    ) -> list[Image]:
-        """Draws through StableDiffusionXLPipeline."""
-        from flowtuner.engine.families.parts.unet import render_with
-
-        like = next(model.parameters())
-        text, refused = self.collate_text(texts), self.collate_text([negative] * len(texts))
-        embeds = {name: tensor.to(like.device, like.dtype) for name, tensor in text.items()}
-        embeds |= {f"negative_{name}": tensor.to(like.device, like.dtype) for name, tensor in refused.items()}
-        size = {"width": width, "height": height, "num_inference_steps": steps, "guidance_scale": guidance}
-        images: list[Image] = render_with(self._pipeline(model, vae), embeds, seeds, **size)
-        return images
-
     @classmethod
-    def check_source(cls, path: Path) -> list[str]:
-        """Says what is wrong with a local folder."""
-        return sources.find_faults(path, PIPELINES, PARTS)
-
-    @classmethod
-    def tiny(cls, path: Path, *, seed: int = 0, **variant: Any) -> Path:
+    def build_tiny(cls, variant: Mapping[str, Any]) -> Any:
         """A model of about a million parameters; variants: prediction_type, words (more whole words)."""
-        import torch
         from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
         from flowtuner.engine.families.parts import tiny
         from flowtuner.engine.families.parts.unet import build_unet
 
         tokenizers = [tiny.build_clip_tokenizer(variant.get("words", ())) for _ in range(2)]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            encoders = [tiny.build_clip(tokenizers[0], 32), tiny.build_clip(tokenizers[1], 64, is_projected=True)]
-            vae = tiny.build_vae((16, 32, 32), 4, scaling_factor=0.13025)
-            unet = build_unet(
-                32 + 64,
-                use_linear_projection=True,
-                addition_embed_type="text_time",
-                addition_time_embed_dim=8,
-                projection_class_embeddings_input_dim=6 * 8 + 64,
-            )
+        encoders = [tiny.build_clip(tokenizers[0], 32), tiny.build_clip(tokenizers[1], 64, is_projected=True)]
+        vae = tiny.build_vae((16, 32, 32), 4, scaling_factor=0.13025)
+        unet = build_unet(
+            32 + 64,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 64,
+        )
         scheduler = EulerDiscreteScheduler(
             beta_start=0.00085,
             beta_end=0.012,
@@ -130,18 +95,7 @@ class StableDiffusionXL(UNetFamily):
             timestep_spacing="leading",
             steps_offset=1,
         )
-        pipeline = StableDiffusionXLPipeline(vae, *encoders, *tokenizers, unet, scheduler, add_watermarker=False)
-        with atomic_folder(Path(path)) as part:
-            pipeline.save_pretrained(part)
-        return Path(path)
-
-    def _pipeline(self, model: torch.nn.Module, vae: Vae) -> Any:
-        from diffusers import StableDiffusionXLPipeline
-
-        from flowtuner.engine.families.parts.loading import load_scheduler
-
-        parts = (None, None, None, None)
-        return StableDiffusionXLPipeline(vae.module, *parts, model, load_scheduler(self), add_watermarker=False)
+        return StableDiffusionXLPipeline(vae, *encoders, *tokenizers, unet, scheduler, **cls.pipeline_options)
 
 
 FAMILY = StableDiffusionXL

@@ -15,7 +15,7 @@ from diffusers import (
 )
 
 from flowtuner.engine.families.parts import tiny
-from flowtuner.engine.family import Rows, Vae
+from flowtuner.engine.family import Rows
 from flowtuner.errors import DataError
 
 HEAD_WIDTH = 32
@@ -25,11 +25,6 @@ TINY_TEXT_TOKENS = 32
 REFERENCE_TOKENS = "reference_tokens"
 REFERENCE_IDS = "reference_ids"
 GATES = 4.0
-
-
-def collate(rows: Sequence[Rows]) -> Rows:
-    """Stacks the rows of a batch."""
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def predict(
@@ -115,24 +110,11 @@ class StitchedKontextPipeline(FluxKontextPipeline):  # type: ignore[misc]  # dif
         return latents, tokens, ids, self.references[REFERENCE_IDS][0].to(latents.device, ids.dtype)
 
 
-def open_pipeline(is_kontext: bool, model: Any, vae: Vae, scheduler: Any, text: Rows) -> Any:
-    """diffusers' own pipeline around the model, without text encoders."""
-    chosen = FluxKontextPipeline if is_kontext else FluxPipeline
-    if REFERENCE_TOKENS in text:
-        chosen = StitchedKontextPipeline
-    pipeline = chosen(
-        scheduler=scheduler,
-        vae=vae.module,
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=model,
-    )
-    if REFERENCE_TOKENS in text:
-        pipeline.references = text
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+def choose_pipeline(is_kontext: bool, row: Rows) -> Any:
+    """diffusers' own class; with references as tokens, the one that takes them."""
+    if REFERENCE_TOKENS in row:
+        return StitchedKontextPipeline
+    return FluxKontextPipeline if is_kontext else FluxPipeline
 
 
 def build_tiny(variant: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from flowtuner.durable import write_json
-from flowtuner.engine.families.parts.source import INDEX, read_object
+from flowtuner.engine.families.parts.source import INDEX, is_listed, read_object
 from flowtuner.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
 
-    from flowtuner.engine.families.parts.encoders import KlVae
+    from flowtuner.engine.families.parts.pipeline import PipelineFamily
     from flowtuner.engine.family import Family
 
 
@@ -61,19 +62,19 @@ def origin_of(family: Family, part: str) -> dict[str, Any]:
     return origin | {name: value for name, value in wanted.items() if value}
 
 
-def load_kl_vae(family: Family, dtype: torch.dtype, device: torch.device) -> KlVae:
-    """The source's AutoencoderKL, with the memory savers that the options ask for."""
-    from diffusers import AutoencoderKL
-
-    from flowtuner.engine.families.parts.encoders import KlVae
-
-    with loading(family, "vae"):
-        module = AutoencoderKL.from_pretrained(**origin_of(family, "vae"), torch_dtype=dtype)
-    if family.config.vae_enable_tiling:
-        module.enable_tiling()
-    if family.config.vae_enable_slicing:
-        module.enable_slicing()
-    return KlVae(module.to(device).eval())
+def load_part(family: PipelineFamily, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """One part of the source: a tokenizer, or a model in evaluation mode; None if an optional one is not there."""
+    part = family.parts[name]
+    if part.is_optional and not _is_there(family, name):
+        return None
+    library = importlib.import_module(part.library)
+    origin = origin_of(family, name)
+    with loading(family, name):
+        if name.startswith("tokenizer"):
+            return getattr(library, part.loads).from_pretrained(**origin)
+        kind = "dtype" if part.library == "transformers" else "torch_dtype"
+        module = getattr(library, part.loads).from_pretrained(**origin, **{kind: dtype})
+    return module.to(device).eval()
 
 
 def load_scheduler(family: Family) -> Any:
@@ -108,6 +109,10 @@ def copy_other_parts(source: Path, target: Path, replaced: str, model: Any) -> N
     index = read_object(source / INDEX)
     index[replaced] = ["diffusers", type(model).__name__]  # older sources carry the name of an older class
     write_json(target / INDEX, index)
+
+
+def _is_there(family: Family, part: str) -> bool:
+    return is_listed(read_object(locate_folder(family) / INDEX), part)
 
 
 def _source_of(family: Family, part: str) -> str | Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ WEIGHTS = (".safetensors", ".bin")
 HEADER_LIMIT = 100_000_000
 
 
-def find_faults(folder: Path, pipelines: tuple[str, ...], parts: Mapping[str, tuple[str, ...]]) -> list[str]:
+def find_faults(
+    folder: Path,
+    pipelines: tuple[str, ...],
+    parts: Mapping[str, tuple[str, ...]],
+    optional: Collection[str] = (),
+) -> list[str]:
     """Says what keeps a folder from loading as one of `pipelines`; `parts` maps its subfolders to their classes."""
     if not folder.is_dir():
         return [f"{folder} is not a folder"]
@@ -22,12 +27,20 @@ def find_faults(folder: Path, pipelines: tuple[str, ...], parts: Mapping[str, tu
             f"{index} is missing: give a folder in diffusers layout, as DiffusionPipeline.save_pretrained writes it"
         ]
     try:
-        found = read_class(index)
+        listed = read_object(index)
     except ValueError as error:
         return [str(error)]
+    found = str(listed.get("_class_name"))
     if found not in pipelines:
         return [f"{index} names the pipeline {found}, this family loads {' or '.join(pipelines)}"]
-    return [fault for part, classes in parts.items() for fault in _find_part_faults(folder / part, classes)]
+    wanted = {part: classes for part, classes in parts.items() if part not in optional or is_listed(listed, part)}
+    return [fault for part, classes in wanted.items() for fault in _find_part_faults(folder / part, classes)]
+
+
+def is_listed(index: Mapping[str, Any], part: str) -> bool:
+    """Whether a pipeline's index says that it has this part: parts left out stand there as two nulls."""
+    entry = index.get(part)
+    return isinstance(entry, list) and bool(entry) and entry[0] is not None
 
 
 def read_class(path: Path) -> str:

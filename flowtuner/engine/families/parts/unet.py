@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flowtuner.engine.family import Family, Prediction, Rows, Vae
+from flowtuner.engine.families.parts.pipeline import PipelineFamily
+from flowtuner.engine.family import Prediction
 from flowtuner.errors import Fault
 
 if TYPE_CHECKING:
-    import torch
-
     from flowtuner.engine.diffusion import Schedule
     from flowtuner.options import TrainingConfig
 
 CLIP_TOKENS = 77
 
 
-class UNetFamily(Family):
+class UNetFamily(PipelineFamily):
     """A U-Net; which text it reads and which pipeline draws with it is each family's own."""
 
     component = "unet"
@@ -27,43 +24,12 @@ class UNetFamily(Family):
     max_text_tokens = CLIP_TOKENS
     takes_clip_skip = True
 
-    def load_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
-        """Loads the autoencoder."""
-        from flowtuner.engine.families.parts.loading import load_kl_vae
-
-        return load_kl_vae(self, dtype, device)
-
-    def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-        """Loads the U-Net."""
-        from diffusers import UNet2DConditionModel
-
-        from flowtuner.engine.families.parts.loading import loading, origin_of
-
-        with loading(self, self.component):
-            model = UNet2DConditionModel.from_pretrained(**origin_of(self, self.component), torch_dtype=dtype)
-        loaded: torch.nn.Module = model.to(device).eval()
-        return loaded
-
-    def collate_text(self, rows: Sequence[Rows]) -> Rows:
-        """Stacks rows of one length: a U-Net attends to the padding too, so it belongs to the prompt and is kept."""
-        import torch
-
-        return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-
     def noise_schedule(self) -> Schedule:
         """The schedule in the source's scheduler configuration."""
         from flowtuner.engine.diffusion import Schedule
         from flowtuner.engine.families.parts.loading import load_scheduler
 
         return Schedule.from_scheduler(load_scheduler(self))
-
-    def save_pipeline(self, model: torch.nn.Module, target: Path) -> None:
-        """Writes the trained U-Net beside copies of the source's other parts."""
-        from flowtuner.engine.families.parts.loading import copy_other_parts, locate_folder
-        from flowtuner.engine.families.parts.weights import save_model
-
-        copy_other_parts(locate_folder(self), target, self.component, model)
-        save_model(model, target / self.component)
 
     @classmethod
     def find_limits(cls, config: TrainingConfig) -> list[Fault]:
@@ -72,32 +38,6 @@ class UNetFamily(Family):
             return []
         problem = f"CLIP reads {CLIP_TOKENS} tokens at most"
         return [Fault("tokenizer_max_length", config.tokenizer_max_length, "", problem, f"1 to {CLIP_TOKENS}")]
-
-
-def load_clip(family: Family, number: str, dtype: torch.dtype, device: torch.device) -> tuple[Any, Any]:
-    """A tokenizer and its encoder; `number` is empty for the first ones and `_2` for the second."""
-    import transformers
-
-    from flowtuner.engine.families.parts.loading import loading, origin_of
-
-    model_class = transformers.CLIPTextModelWithProjection if number else transformers.CLIPTextModel
-    with loading(family, f"tokenizer{number}"):
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(**origin_of(family, f"tokenizer{number}"))
-    with loading(family, f"text_encoder{number}"):
-        model = model_class.from_pretrained(**origin_of(family, f"text_encoder{number}"), dtype=dtype)
-    return tokenizer, model.to(device).eval()
-
-
-def render_with(pipeline: Any, embeds: Rows, seeds: Sequence[int], **size: Any) -> Any:
-    """Draws a batch; `embeds` are the pipeline's own arguments."""
-    import torch
-
-    from flowtuner.engine.families.parts.loading import muted_deprecations
-
-    pipeline.set_progress_bar_config(disable=True)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]  # on the CPU: the same on any device
-    with muted_deprecations():
-        return pipeline(**embeds, generator=generators, **size).images
 
 
 def build_unet(cross_width: int, **extra: Any) -> Any:
