@@ -89,6 +89,11 @@ class FolderDestination(KeptDestination):
         found = split_place(path_parts(url.path))
         return {"provider": cls.provider, "path": f"/{found[0]}"} if found else None
 
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder, which may vanish with the machine."""
+        return self.path
+
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
         if not self.path.exists() and self.path.parent.is_dir():

@@ -18,6 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+WOULD_LOSE_RESULTS = "would_lose_results"
+"""The code of the fault that a run's results would vanish with its machine."""
+
 
 class FlowtunerError(Exception):
     """Base of everything Flowtuner raises on purpose; its text is meant for the user."""

@@ -56,8 +56,8 @@ def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finis
     units = [_checkpoint(origin, folder)] if is_checkpoint else units_on_disk(origin, output_dir)
     if not units:
         raise PublishError(f"{folder} holds nothing to publish. Give a checkpoint folder or a finished output folder.")
-    if faults := probe_destinations(destinations, output_dir):
-        raise ConfigError(faults)
+    if refused := probe_destinations(destinations, output_dir).faults:
+        raise ConfigError(refused)
     # Publishing one checkpoint by hand must not push others out.
     keep = spec.loaded.config.checkpoints_total_limit if spec and not is_checkpoint else 0
     return Finished(output_dir, tuple(units), tuple(destinations), keep)

@@ -10,12 +10,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flowtuner.engine.preflight import inspect_run
+from flowtuner.engine.preflight import estimate_checkpoint, inspect_run
 from flowtuner.errors import ConfigError, Fault
 from flowtuner.options import LoadedConfig, load
+from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.destination import Destination
-from flowtuner.publishing.preflight import probe_destinations
-from flowtuner.publishing.registry import open_destinations
+from flowtuner.publishing.preflight import Inspection, inspect_publishing
 from tasks.credentials import find_credentials_in_options
 
 
@@ -25,6 +25,8 @@ class CheckedRun:
 
     loaded: LoadedConfig
     destinations: tuple[Destination, ...]
+    warnings: tuple[str, ...] = ()
+    is_paced: bool = False
 
     @property
     def output_dir(self) -> Path:
@@ -39,19 +41,17 @@ def check_run(
     """Reads the options, then looks at model, data, disk and destinations; raises ConfigError with every fault."""
     if faults := find_credentials_in_options(config):
         raise ConfigError(faults)
-    loaded = load(env=env, config_file=Path(config_file) if config_file else None, values=config)
+    loaded = load(
+        env=env, config_file=Path(config_file) if config_file else None, values=config, checks=[check_publishing]
+    )
     for finding in inspect_run(loaded):
         if finding.level == "error":
             faults.append(Fault(finding.check, None, "", finding.message, suggestion=finding.fix))
         else:
             get_run_logger().warning("%s", finding)
-    destinations: list[Destination] = []
-    if will_publish:
-        try:
-            destinations = open_destinations(loaded.config.publishing_config)
-            faults += probe_destinations(destinations, Path(loaded.config.output_dir))
-        except ConfigError as error:
-            faults += error.faults
-    if faults:
+    found = inspect_publishing(loaded, estimate_checkpoint(loaded.config)) if will_publish else Inspection()
+    for warning in found.warnings:
+        get_run_logger().warning("%s", warning)
+    if faults := [*faults, *found.faults]:
         raise ConfigError(faults)
-    return CheckedRun(loaded, tuple(destinations))
+    return CheckedRun(loaded, found.destinations, found.warnings, found.is_paced)

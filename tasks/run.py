@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,9 @@ from prefect.runtime import flow_run
 
 from flowtuner.engine.events import STATUS, EventLog
 from flowtuner.engine.launch import Engine
-from flowtuner.engine.plan import Leg, legs
+from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
+from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
 from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
 from tasks.memory import remember_entries
 from tasks.outbox import Outbox
@@ -33,11 +35,15 @@ class Run:
     engine: Engine
     outbox: Outbox
     origin: Origin
+    is_paced: bool = False
 
-    def legs(self, position: Position) -> list[Leg]:
+    def legs(self, position: Position) -> Iterator[Leg]:
         """The legs that are left from a position."""
         config = self.spec.loaded.config
-        return list(legs(config, position.step, position.total_steps, position.steps_per_epoch))
+        where = (position.step, position.total_steps, position.steps_per_epoch)
+        if self.is_paced:
+            return paced_legs(config, *where, Pace(PACE_S, PACE_SHARE), time.monotonic)
+        return legs(config, *where)
 
     def publish_later(self, saved: Checkpoint) -> None:
         """Has a checkpoint or the release uploaded while training goes on."""
@@ -58,9 +64,11 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
         outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit)
         remember_entries(spec.output_dir, config.publishing_config)
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
+        for warning in checked.warnings:
+            events.notify("warning", warning)
         with _ending_told(engine, events), outbox, _closed(engine), watched_for_cancel():
             engine.start()
-            yield Run(spec, engine, outbox, Origin.of(spec))
+            yield Run(spec, engine, outbox, Origin.of(spec), checked.is_paced)
 
 
 def where_it_stands(output_dir: Path, newest: Checkpoint | None) -> str:

@@ -95,4 +95,5 @@ def tiny_options(root: Path, model: Path, pictures: Path, **values) -> dict:
         "checkpoint_step_interval": 2,
         "seed": 1337,
         "validation_disable": True,
+        "ephemeral": "no",
     } | values

@@ -152,6 +152,16 @@ class KeptDestination(Block):
         if answer != token:
             raise PublishError(f"{self.name} gave back other bytes than were written. Check the storage.")
 
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder of this machine that it writes to, None for a service elsewhere."""
+        return None
+
+    def check_room(self, bytes: int) -> None:
+        """Raises PublishError when that much cannot fit, where the storage can tell."""
+        with self._translated(), self._open_probe_store() as store:
+            store.reserve(bytes)
+
     def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
         """Uploads what is not there yet, proves that it arrived, and writes the manifest last."""
         wanted = snapshot.manifest.select(self.include, self.exclude)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowtuner.options import LoadedConfig
+    from flowtuner.options.load import Check
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,18 @@ class Source:
     flags: tuple[str, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> LoadedConfig:
+    def load(self, checks: Sequence[Check] = ()) -> LoadedConfig:
         """Reads and checks the options; raises ConfigError with every fault."""
         from flowtuner.options import load
 
         # Values alone must stay alone: with them, no file that happens to lie around is picked up.
-        return load(env=self.env, config_file=self.config_file, flags=self.flags, values=self.values or None)
+        return load(
+            env=self.env,
+            config_file=self.config_file,
+            flags=self.flags,
+            values=self.values or None,
+            checks=checks,
+        )
 
     def parameters(self, loaded: LoadedConfig) -> dict[str, Any]:
         """The same options as parameters of a flow, which reads the file itself: its placeholders may hold secrets."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flowtuner.cli.display import open_display
-from flowtuner.cli.exits import Exit
+from flowtuner.cli.exits import Exit, code_for
 from flowtuner.cli.output import tell, write
 from flowtuner.cli.reach import require_answer
 from flowtuner.cli.stops import Preempted, Stops
@@ -57,7 +57,7 @@ def run_flow(call: FlowCall, as_json: bool = False) -> int:
         except (KeyboardInterrupt, Preempted):
             pass
         except ConfigError as error:
-            ending.code, ending.message = Exit.CONFIGURATION, str(error)
+            ending.code, ending.message = code_for(fault.option for fault in error.faults), str(error)
         except FlowtunerError as error:
             ending.code, ending.message = Exit.FAILED, str(error)
     if stops.is_preempted or stops.is_interrupted:

@@ -9,8 +9,7 @@ from typing import Any
 
 from flowtuner.cli.arguments import Source
 from flowtuner.cli.credentials import conceal_options
-from flowtuner.cli.exits import Exit
-from flowtuner.cli.findings import has_errors, load_and_inspect, tell_findings
+from flowtuner.cli.findings import code_of, has_errors, load_and_inspect, tell_findings
 from flowtuner.cli.flow import FlowCall, run_flow
 from flowtuner.cli.output import tell
 
@@ -27,11 +26,11 @@ def run_training(
 
 def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
     """Runs a flow that takes options, after all that can be known about them was found right."""
-    loaded, findings = load_and_inspect(source)
+    loaded, findings = load_and_inspect(source, will_publish=entrypoint == TRAIN)
     tell_findings(findings)
     if loaded is None or has_errors(findings):
         tell("Nothing was started.")
-        return Exit.CONFIGURATION
+        return code_of(findings)
     config = loaded.config
     conceal = partial(conceal_options, entries=config.publishing_config)
     return run_flow(FlowCall(entrypoint, source.parameters(loaded), Path(config.output_dir), conceal), as_json)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from flowtuner.options import TrainingConfig
@@ -16,6 +16,16 @@ class Leg:
     until: int
     saves: bool
     validates: bool
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a run saves that chooses for itself: by time or by share of the run, whichever comes sooner."""
+
+    seconds: float
+    share: float
+    first_steps: int = 50
+    """Where the first checkpoint is due at the latest, while nobody knows yet how long a step takes."""
 
 
 def steps_per_epoch(config: TrainingConfig, micro_batches_per_epoch: int) -> float:
@@ -38,6 +48,28 @@ def legs(config: TrainingConfig, start_step: int, total_steps: int, steps_in_epo
     for step in sorted(saves | validates):
         if start_step < step <= total_steps:
             yield Leg(step, saves=step in saves, validates=step in validates)
+
+
+def paced_legs(
+    config: TrainingConfig,
+    start_step: int,
+    total_steps: int,
+    steps_in_epoch: float,
+    pace: Pace,
+    clock: Callable[[], float],
+) -> Iterator[Leg]:
+    """Yields legs whose length follows from how long the one before took; the last one always saves."""
+    validates = _validation_marks(config, total_steps, steps_in_epoch)
+    longest = max(1, math.ceil(total_steps * pace.share))
+    step, interval = start_step, min(longest, pace.first_steps)
+    while step < total_steps:
+        began, due = clock(), min(step + interval, total_steps)
+        for mark in sorted(validates):
+            if step < mark < due:
+                yield Leg(mark, saves=False, validates=True)
+        yield Leg(due, saves=True, validates=due in validates)
+        seconds_per_step = max((clock() - began) / (due - step), 1e-9)
+        step, interval = due, max(1, min(longest, int(pace.seconds / seconds_per_step)))
 
 
 def _validation_marks(config: TrainingConfig, total_steps: int, steps_in_epoch: float) -> set[int]:

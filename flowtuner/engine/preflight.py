@@ -85,6 +85,12 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     return findings
 
 
+def estimate_checkpoint(config: TrainingConfig) -> int:
+    """About how many bytes one checkpoint takes: weights and two optimizer moments in fp32, or an adapter's."""
+    weights = _weights_bytes(config)
+    return weights * 3 if config.model_type == "full" else max(weights // 50, 1 << 20)
+
+
 def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
     try:
         family = families.open_family(config.model_family)
@@ -173,9 +179,8 @@ def _inspect_output(config: TrainingConfig) -> Iterator[Finding]:
 
 def _inspect_disk(config: TrainingConfig, output: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(output).free
-    weights = _weights_bytes(config)
-    # Weights, two optimizer moments in fp32, and one checkpoint more than are kept, since the new one is written first.
-    one = weights * 3 if config.model_type == "full" else max(weights // 50, 1 << 20)
+    one = estimate_checkpoint(config)
+    # One checkpoint more than are kept, since the new one is written first.
     needed = one * ((config.checkpoints_total_limit or 10) + 1) + MARGIN_BYTES
     if free < one + MARGIN_BYTES:
         yield Finding(

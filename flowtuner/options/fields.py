@@ -108,10 +108,17 @@ def read_value(field: FieldInfo, value: Any) -> Any:
     if value is None and not accepts(field, NoneType) and not field.is_required():
         return field.get_default(call_default_factory=True)
     if isinstance(value, bool) and not accepts(field, bool) and value not in choices_of(field):
-        raise PydanticCustomError("boolean", "cannot be true or false")
+        return _read_switch(field, value)
     if isinstance(value, dict) and accepts(field, list) and not accepts(field, dict):
         return [value]
     return value
+
+
+def _read_switch(field: FieldInfo, value: bool) -> Any:
+    spellings = extra_of(field).get("values", {})
+    if (spelling := str(value).lower()) in spellings:
+        return spellings[spelling]
+    raise PydanticCustomError("boolean", "cannot be true or false")
 
 
 def _read_text(field: FieldInfo, text: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from flowtuner.options.sources import Sources, gather
 STAND_INS = {"model_family": "pixart_sigma", "model_type": "full", "output_dir": "output"}
 FILE_OPTIONS = ("config", "env")
 
+Check = Callable[[TrainingConfig], Iterable[Fault]]
+"""A check of another room, whose faults belong into the same list."""
+
 
 def load(
     *,
@@ -36,6 +39,7 @@ def load(
     values: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,
     config_dir: Path | None = None,
+    checks: Sequence[Check] = (),
 ) -> LoadedConfig:
     """The configuration of a run: defaults, then the config file, environment, flags and values, each over the last.
 
@@ -55,6 +59,8 @@ def load(
     config, broken = _build(chosen, places, environ, faults)
     config = resolve_paths(config, chosen, places, faults)
     faults.extend(check_rules(config, origins, broken))
+    for check in checks:
+        faults.extend(check(config))
     datasets = read_datasets(datasets_source, config, places, environ, faults) if datasets_source else ()
     if faults:
         raise ConfigError(faults)

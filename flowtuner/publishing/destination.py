@@ -49,6 +49,10 @@ class Destination(Protocol):
     name: str
     required: bool
 
+    @property
+    def local_folder(self) -> Path | None:
+        """The folder of this machine that it writes to, None for a service elsewhere."""
+
     @classmethod
     def check_entry(cls, entry: Mapping[str, Any], origin: str) -> list[Fault]:
         """Finds mistakes in an entry of `publishing_config` without asking anybody."""
@@ -63,6 +67,9 @@ class Destination(Protocol):
 
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
+
+    def check_room(self, bytes: int) -> None:
+        """Raises PublishError when that much cannot fit, where that can be known."""
 
     def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
         """Uploads what is not there yet, reads it back, and writes the manifest last."""

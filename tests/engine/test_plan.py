@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flowtuner.engine.plan import Leg, count_steps, legs
+from flowtuner.engine.plan import Leg, Pace, count_steps, legs, paced_legs
 
 
 def config(**values):
@@ -53,3 +53,17 @@ def test_a_resumed_run_goes_on_with_the_legs_that_are_left():
 def test_epoch_intervals_fall_on_the_first_step_after_an_epoch():
     values = config(checkpoint_epoch_interval=1, validation_disable=True)
     assert [leg.until for leg in legs(values, 0, 8, 2.5)] == [3, 5, 8]
+
+
+def test_a_run_that_paces_itself_saves_by_time_or_by_share():
+    now, reached, saves, validated = [0.0], 0, [], []
+    for leg in paced_legs(config(validation_step_interval=700), 0, 2000, 1.0, Pace(600, 0.05), lambda: now[0]):
+        now[0] += 10 * (leg.until - reached)  # ten seconds a step: sixty of them in ten minutes
+        reached = leg.until
+        saves += [leg.until] * leg.saves
+        validated += [leg.until] * leg.validates
+    assert saves[:3] == [50, 110, 170]
+    assert saves[-1] == 2000
+    assert validated == [700, 1400, 2000]
+    fast = [leg.until for leg in paced_legs(config(), 1000, 2000, 1.0, Pace(600, 0.05), lambda: 0.0) if leg.saves]
+    assert fast[:3] == [1050, 1150, 1250]

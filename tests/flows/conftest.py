@@ -57,5 +57,6 @@ def counted_options(root: Path, share: Path) -> dict[str, Any]:
         "checkpoint_step_interval": 4,
         "validation_step_interval": 8,
         "validation_prompt": "red",
+        "ephemeral": "no",
         "publishing_config": [{"provider": "folder", "path": str(share), "name": "share"}],
     }

@@ -127,6 +127,24 @@ def test_all_mistakes_are_told_before_anything_starts(options: dict[str, Any], t
     assert not (tmp_path / "my run/logs/events.jsonl").exists()
 
 
+def test_a_run_that_would_lose_its_results_is_refused_before_anything_is_loaded(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="would_lose_results: this machine is thrown away"):
+        train(config=options | {"ephemeral": "yes"})  # the share lies on the same disk
+    assert not (tmp_path / "my run/logs/events.jsonl").exists()
+    assert cache(config=options | {"ephemeral": "yes"})["text"]["total"] == 8
+
+
+def test_mistakes_in_destinations_stand_in_the_same_list_as_all_others(options: dict[str, Any]) -> None:
+    options["publishing_config"] += [{"provider": "foldr"}]
+    with pytest.raises(ConfigError) as caught:
+        train(config=options | {"learning_rat": 1})
+    text = str(caught.value)
+    assert "learning_rat" in text
+    assert "did you mean 'folder'?" in text
+
+
 def test_training_and_caching_are_subflows_of_other_flows(options: dict[str, Any]) -> None:
     @flow
     def parent() -> tuple[Any, Any]:

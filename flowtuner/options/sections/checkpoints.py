@@ -1,8 +1,15 @@
 """Options about checkpoints: when they are saved, how many are kept, and where a run goes on."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
+
+from pydantic import field_validator
+from pydantic_core import PydanticCustomError
 
 from flowtuner.options.fields import Section, option
+
+DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.I)
+UNITS_S = (86400, 3600, 60, 1)
 
 
 class CheckpointOptions(Section):
@@ -48,3 +55,22 @@ class CheckpointOptions(Section):
         accepted=True,
         env=["POST_CHECKPOINT_SCRIPT"],
     )
+    grace_seconds: float = option(
+        25.0, "Seconds that a run which is stopped may take to save, publish and leave.", ge=0
+    )
+    max_runtime: float | None = option(
+        None,
+        "How long the machine may be used, such as 2h, 1h30m or 5400 (seconds): the run stops and saves in time.",
+        gt=0,
+    )
+
+    @field_validator("max_runtime", mode="before")
+    @classmethod
+    def _read_duration(cls, value: Any) -> Any:
+        text = str(value).replace(" ", "") if isinstance(value, str) else ""
+        found = DURATION.fullmatch(text)
+        if found and any(found.groups()):
+            return sum(float(part or 0) * unit for part, unit in zip(found.groups(), UNITS_S, strict=True))
+        if text and not text.replace(".", "", 1).isdigit():
+            raise PydanticCustomError("duration", "is no length of time", {"allowed": "such as 2h, 1h30m or 5400"})
+        return value

@@ -1,6 +1,6 @@
 """Options about publishing: where results go besides output_dir."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -35,4 +35,9 @@ class PublishingOptions(Section):
         "Command run after each upload; may contain {remote_checkpoint_path} and others.",
         accepted=True,
         env=["POST_UPLOAD_SCRIPT"],
+    )
+    ephemeral: Literal["auto", "yes", "no"] = option(
+        "auto",
+        "Whether this machine is thrown away after the run; such a run needs a destination. auto: looks.",
+        values={"true": "yes", "false": "no"},
     )

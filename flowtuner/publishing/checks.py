@@ -1,0 +1,16 @@
+"""What is wrong with the options about publishing, found without asking anybody: entries and commands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowtuner.errors import Fault
+from flowtuner.options import TrainingConfig
+
+
+def check_publishing(config: TrainingConfig) -> Iterator[Fault]:
+    """Every mistake in the options about publishing, for the same list as the mistakes in all other options."""
+    if config.publishing_config:
+        from flowtuner.publishing.registry import check_entries  # brings the destinations, and with them Prefect
+
+        yield from check_entries(config.publishing_config)
