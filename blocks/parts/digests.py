@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
@@ -60,7 +60,15 @@ def digest_file(path: Path, *, has_md5: bool = False) -> Digests:
         return digest_stream(iter(lambda: file.read(BLOCK_BYTES), b""), has_md5=has_md5)
 
 
-def refuse_changed(source: Path, digests: Digests, record: FileRecord) -> None:
+class Proved(Protocol):
+    """Whatever digests say, the manifest's own must be among them."""
+
+    @property
+    def sha256(self) -> str:
+        """The SHA-256 in hexadecimal digits."""
+
+
+def refuse_changed(source: Path, digests: Proved, record: FileRecord) -> None:
     """Raises when a file is not what its manifest says."""
     if digests.sha256 != record.sha256:
         raise PublishError(f"{source} has other bytes than when it was frozen. Check the disk, then publish again.")
