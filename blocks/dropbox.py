@@ -8,13 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from blocks.parts.kept import KeptDestination, hidden
 from flowtuner.errors import DestinationDown, PublishError
-from flowtuner.publishing.destination import Progress, PublishResult
+from flowtuner.publishing.addresses import path_parts, split_place
+from flowtuner.publishing.destination import Place, Progress, PublishResult
 from flowtuner.publishing.manifest import Manifest
 from flowtuner.publishing.snapshot import Snapshot
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 SHORT_LIVED = "sl."
+LINK_HOSTS = ("www.dropbox.com", "dropbox.com")
 HOME, ROOT = "home", "root"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS = 10, 60, 6
 # A probe answers a person who waits; the flow's own retries are for what takes longer.
@@ -122,6 +124,26 @@ class DropboxDestination(KeptDestination):
             return super().uri_of(manifest)
         return f"dropbox://{quote(f'{self.base_path}/{manifest.prefix}'.strip('/'))}"
 
+    @classmethod
+    def entry_of_uri(cls, uri: str) -> dict[str, Any] | None:
+        """An entry without credentials whose destination can follow a URI; None if the URI is of another kind."""
+        url = urlsplit(uri)
+        is_ours = url.scheme.lower() == cls.provider or url.netloc.lower() in LINK_HOSTS
+        return {"provider": cls.provider} if is_ours else None
+
+    def follow(self, uri: str) -> tuple[Self, Place] | None:
+        """This destination, at the base path that a URI means, and what is named there; None if it leads elsewhere."""
+        url = urlsplit(uri)
+        if url.netloc.lower() in LINK_HOSTS:
+            with self._translated(), self._open_store() as store:
+                parts = path_parts(store.path_of_link(uri) or "")
+        elif url.scheme.lower() == self.provider:
+            parts = path_parts(f"/{url.netloc}{url.path}")
+        else:
+            return super().follow(uri)
+        found = split_place(parts)
+        return (self.model_copy(update={"base_path": found[0]}), found[1]) if found else None
+
     def _explain_once(self, error: Exception) -> tuple[str, ...]:
         if self._has_explained:
             return ()
@@ -139,9 +161,7 @@ class DropboxDestination(KeptDestination):
         return self._store_on(calls, manifest.prefix if manifest else "")
 
     def _open_probe_store(self) -> DropboxStore:
-        calls = self._open_calls(
-            PROBE_CONNECT_TIMEOUT_S, PROBE_READ_TIMEOUT_S, PROBE_ATTEMPTS, PROBE_LONGEST_ASKED_S
-        )
+        calls = self._open_calls(PROBE_CONNECT_TIMEOUT_S, PROBE_READ_TIMEOUT_S, PROBE_ATTEMPTS, PROBE_LONGEST_ASKED_S)
         return self._store_on(calls, "")
 
     def _store_on(self, calls: Calls, unit: str) -> DropboxStore:
@@ -206,7 +226,8 @@ def open_session() -> requests.Session:
     """The connections of one client."""
     from dropbox import create_session
 
-    return create_session()
+    session: requests.Session = create_session()
+    return session
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

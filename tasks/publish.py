@@ -52,6 +52,8 @@ def publish(
     except FlowtunerError as error:
         events.append(PUBLISH, about | {"state": "failed", "verified": False, "message": str(error)})
         raise
+    for note in result.notes:
+        events.notify("warning", note)
     facts = {"uri": result.uri, "files": result.files, "bytes": result.bytes, "verified": result.verified}
     events.append(PUBLISH, about | {"state": "verified"} | facts)
     get_run_logger().info("published %s to %s: %s", snapshot.name, destination.name, result.uri)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from dropbox import exceptions
 
 from blocks.parts.dropbox_errors import RAISED, is_passing
-from blocks.parts.threads import POLL_S
+from flowtuner.background import in_background
+from flowtuner.publishing.threads import POLL_S
 
 R = TypeVar("R")
 
@@ -33,7 +35,8 @@ class Patience:
         asked = error.backoff if isinstance(error, exceptions.RateLimitError) else None
         if asked is not None:
             return float(asked) if asked <= self.longest_asked_s else None
-        return min(self.first_wait_s * 2**attempt, self.longest_wait_s) * random.uniform(0.5, 1)  # noqa: S311
+        wait_s = min(self.first_wait_s * 2.0**attempt, self.longest_wait_s)
+        return wait_s * random.uniform(0.5, 1)
 
 
 class Calls:
@@ -51,16 +54,7 @@ class Calls:
 
     def once(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Calls a method in a thread of its own, so that a service that hangs holds nobody up who is stopped."""
-        answer: Future[Any] = Future()
-
-        def call() -> None:
-            try:
-                answer.set_result(getattr(self.client, method)(*arguments, **named))
-            except RAISED as error:
-                answer.set_exception(error)
-
-        # A daemon: a request that hangs must not keep the process from ending either.
-        threading.Thread(target=call, daemon=True).start()
+        answer = in_background(partial(getattr(self.client, method), *arguments, **named), method)
         while not wait([answer], POLL_S).done:
             self.tell()
         return answer.result()

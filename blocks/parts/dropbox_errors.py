@@ -6,25 +6,30 @@ from types import MappingProxyType
 from typing import Any
 
 import requests
+import urllib3
 from dropbox import exceptions
 from stone.backends.python_rsrc.stone_validators import ValidationError
 
 from flowtuner.errors import DestinationDown, FlowtunerError, PublishError
 
-# What a call to the SDK raises: its own errors, those of the line, and those of a reply that is not Dropbox's language.
-RAISED = (
-    exceptions.DropboxException,
-    requests.RequestException,
-    ValidationError,
-    AssertionError,
-    ValueError,
-    KeyError,
-)
 BROKEN_LINE = (
     requests.ConnectionError,
     requests.Timeout,
     requests.exceptions.ChunkedEncodingError,
     requests.exceptions.ContentDecodingError,
+    urllib3.exceptions.HTTPError,
+    ConnectionError,
+    TimeoutError,
+)
+# What a call to the SDK raises: its own errors, those of the line, and those of a reply that is not Dropbox's language.
+RAISED = (
+    exceptions.DropboxException,
+    requests.RequestException,
+    *BROKEN_LINE,
+    ValidationError,
+    AssertionError,
+    ValueError,
+    KeyError,
 )
 PASSING = frozenset({"too_many_write_operations", "content_hash_mismatch", "length_mismatch", "internal_error"})
 NOT_JSON = "could not decode input as JSON"  # every request of ours is JSON when it leaves this machine
@@ -66,13 +71,14 @@ AUTH_REMEDIES = MappingProxyType(
 )
 
 
-class DamagedReply(ValueError):
+class DamagedReplyError(ValueError):
     """An answer that cannot be true: asking again may give another."""
 
 
-def tags_of(error: BaseException | Any) -> list[str]:
+def tags_of(error: Any) -> list[str]:
     """The service's own names for what is wrong, from the general to the particular."""
-    found, value = [], getattr(error, "error", error)
+    found: list[str] = []
+    value: Any = getattr(error, "error", error)
     while hasattr(value, "_tag"):
         found.append(str(value._tag))
         value = getattr(value._value, "reason", value._value)
@@ -83,7 +89,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, requests.exceptions.SSLError):
         return "CERTIFICATE_VERIFY_FAILED" not in str(error)
-    if isinstance(error, BROKEN_LINE + (exceptions.InternalServerError, exceptions.RateLimitError)):
+    if isinstance(error, (*BROKEN_LINE, exceptions.InternalServerError, exceptions.RateLimitError)):
         return True
     if isinstance(error, exceptions.ApiError):
         return not PASSING.isdisjoint(tags_of(error))

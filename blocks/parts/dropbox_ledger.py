@@ -15,7 +15,7 @@ PREFIX = "dropbox-"
 
 
 class Ledger:
-    """One small file per session in the spool: there the next process looks, and nothing else is kept there for long."""
+    """One small file per session in the spool: the next process looks there."""
 
     def __init__(self, owner: str, source: Path, path: str, record: FileRecord) -> None:
         name = hashlib.sha256(repr((owner, path, record.sha256, record.size)).encode()).hexdigest()[:24]

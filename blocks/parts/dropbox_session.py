@@ -1,4 +1,4 @@
-"""Files on their way into upload sessions: large ones chunk by chunk from the server's offset, small ones many at once."""
+"""Files on their way into upload sessions: large ones from the server's offset on, small ones many at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dropbox import exceptions, files
 
 from blocks.parts.digests import refuse_changed
 from blocks.parts.dropbox_calls import Calls
-from blocks.parts.dropbox_errors import RAISED, DamagedReply, is_passing, tags_of
+from blocks.parts.dropbox_errors import RAISED, DamagedReplyError, is_passing, tags_of
 from blocks.parts.dropbox_hash import Hashes, hash_file
 from blocks.parts.dropbox_ledger import Ledger
 from flowtuner.durable import FileRecord
@@ -92,7 +92,7 @@ def _append_all(calls: Calls, lengths: list[int], body: bytes) -> list[str]:
     result = calls.once("files_upload_session_append_batch", body, entries)
     for entry in result.entries:
         if not entry.is_success():
-            raise DamagedReply(f"a small file was not taken: {'/'.join(tags_of(entry))}")
+            raise DamagedReplyError(f"a small file was not taken: {'/'.join(tags_of(entry))}")
     return names
 
 

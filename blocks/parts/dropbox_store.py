@@ -12,7 +12,7 @@ from typing import Any, Self
 from dropbox import exceptions, files
 
 from blocks.parts.dropbox_calls import Calls
-from blocks.parts.dropbox_errors import DamagedReply, tags_of
+from blocks.parts.dropbox_errors import RAISED, DamagedReplyError, tags_of
 from blocks.parts.dropbox_hash import Hashes, hash_file
 from blocks.parts.dropbox_ledger import Ledger
 from blocks.parts.dropbox_session import BATCH_FILES, Arrived, Upload, send_large, send_small
@@ -169,9 +169,48 @@ class DropboxStore:
             with _absent_is_fine():
                 self.calls("files_delete_v2", self.path(prefix))
 
+    def chunks(self, key: str, offset: int) -> Iterator[bytes]:
+        """The bytes of a file from an offset to its end; a line that breaks is taken up where it broke."""
+        failures = 0
+        while True:
+            try:
+                for block in self._stream(key, offset):
+                    offset, failures = offset + len(block), 0
+                    yield block
+                return
+            except RAISED as error:
+                if tags_of(error)[-1:] == [ABSENT]:
+                    raise PublishError(
+                        f"{self.path(key)} is missing. Use another checkpoint, or publish this one again."
+                    ) from error
+                self.calls.wait_after(error, failures)
+                failures += 1
+
     def has_content(self, key: str, record: FileRecord) -> bool:
         """Whether a file has the recorded bytes, all of them read."""
-        return self.calls.patiently(lambda: self._sha256_of(key)) == record.sha256
+        digest = hashlib.sha256()
+        for block in self.chunks(key, 0):
+            digest.update(block)
+        return digest.hexdigest() == record.sha256
+
+    def share(self, prefix: str) -> str:
+        """The shared link of a folder: the one it has, else a new one."""
+        path = self.path(prefix)
+        if found := self._find_link(path):
+            return found
+        try:
+            link: str = self.calls("sharing_create_shared_link_with_settings", path).url
+        except exceptions.ApiError as error:
+            known = self._find_link(path) if tags_of(error)[:1] == ["shared_link_already_exists"] else None
+            if known is None:
+                raise
+            return known
+        return link
+
+    def path_of_link(self, link: str) -> str | None:
+        """The path in this account that a shared link leads to."""
+        lower = self.calls("sharing_get_shared_link_metadata", link).path_lower
+        return str(self.calls("files_get_metadata", lower).path_display) if lower else None
 
     def _find_same(self, upload: Upload) -> str | None:
         # An earlier attempt may have brought it there and died before the manifest.
@@ -224,17 +263,24 @@ class DropboxStore:
         with contextlib.closing(reply):
             data: bytes = reply.content
         if told.content_hash != Hashes.of([data]).content_hash:
-            raise DamagedReply(f"{key} was damaged on its way")
+            raise DamagedReplyError(f"{key} was damaged on its way")
         self._revs[key] = told.rev
         return data
 
-    def _sha256_of(self, key: str) -> str:
-        digest = hashlib.sha256()
-        _, reply = self.calls.once("files_download", self.path(key))
+    def _stream(self, key: str, offset: int) -> Iterator[bytes]:
+        span = {"Range": f"bytes={offset}-"} if offset else None
+        _, reply = self.calls.once("files_download", self.path(key), extra_headers=span)
         with contextlib.closing(reply):
-            for block in reply.iter_content(READ_BYTES):
-                digest.update(block)
-        return digest.hexdigest()
+            yield from reply.iter_content(READ_BYTES)
+
+    def _find_link(self, path: str) -> str | None:
+        try:
+            found = self.calls("sharing_list_shared_links", path, direct_only=True).links
+        except exceptions.AuthError as error:
+            if tags_of(error)[:1] == ["missing_scope"]:  # it may still make one
+                return None
+            raise
+        return str(found[0].url) if found else None
 
     def _list(self, prefix: str) -> dict[str, files.FileMetadata]:
         entries = self._pages(prefix, recursive=True)

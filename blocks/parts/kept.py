@@ -162,6 +162,10 @@ class KeptDestination(Block):
         with self._translated(), self._open_probe_store() as store:
             store.reserve(bytes)
 
+    def cautions(self) -> list[str]:
+        """Says what may go wrong later although everything works now."""
+        return []
+
     def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
         """Uploads what is not there yet, proves that it arrived, and writes the manifest last."""
         wanted = snapshot.manifest.select(self.include, self.exclude)

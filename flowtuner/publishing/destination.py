@@ -31,6 +31,8 @@ class PublishResult:
     sent_bytes: int
     manifest_sha256: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What a person should know although all went well."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,9 @@ class Destination(Protocol):
 
     def check_room(self, bytes: int) -> None:
         """Raises PublishError when that much cannot fit, where that can be known."""
+
+    def cautions(self) -> list[str]:
+        """Says what may go wrong later although everything works now."""
 
     def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
         """Uploads what is not there yet, reads it back, and writes the manifest last."""

@@ -57,7 +57,9 @@ def inspect_publishing(loaded: LoadedConfig, room: int = 0, *, opens_blocks: boo
     if not is_open and (loss := find_loss(machine, probed.passed, output_dir)):
         faults.append(loss)
     is_paced = machine.level == "ephemeral" and not _is_interval_given(loaded)
-    return Inspection(tuple(destinations), tuple(faults), tuple(_warn(machine, loaded, is_paced)), is_paced)
+    cautions = [caution for destination in destinations for caution in destination.cautions()]
+    warnings = (*cautions, *_warn(machine, loaded, is_paced))
+    return Inspection(tuple(destinations), tuple(faults), warnings, is_paced)
 
 
 def probe_destinations(

@@ -1,4 +1,4 @@
-"""An S3 server in this process, and a run's checkpoints to publish to it."""
+"""Servers that destinations publish to, and a run's checkpoints to publish to them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import boto3.session
 import pytest
 
 from flowtuner.publishing.snapshot import Snapshot, checkpoint_unit, freeze
+from tests.fakes.dropbox.account import Account
+from tests.fakes.dropbox.server import FakeDropbox, session_to
 from tests.fakes.faultproxy import FaultProxy
 from tests.fakes.s3.servers import KEYS, REGION, moto, seaweed
 
 RUN = "run 1"
+DROPBOX_TOKEN = "canary-token"
 
 
 def ignore(done: int, total: int) -> None:
@@ -75,6 +78,27 @@ def weed(weed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def proxy(weed_port: int) -> Iterator[FaultProxy]:
     with FaultProxy(weed_port) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def dropbox_server() -> Iterator[FakeDropbox]:
+    with FakeDropbox() as server:
+        yield server
+
+
+@pytest.fixture
+def account(dropbox_server: FakeDropbox, monkeypatch: pytest.MonkeyPatch) -> Account:
+    """An empty Dropbox, to which the SDK's hosts lead."""
+    dropbox_server.open(Account())
+    dropbox_server.account.grant(DROPBOX_TOKEN)
+    lead_to(dropbox_server.port, monkeypatch)
+    return dropbox_server.account
+
+
+def lead_to(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the SDK find Dropbox at a port of this machine, and the first wait be short."""
+    monkeypatch.setattr("blocks.dropbox.open_session", lambda: session_to(port))
+    monkeypatch.setattr("blocks.dropbox.FIRST_WAIT_S", 0.01)
 
 
 def connect(url: str) -> Any:

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from blocks.dropbox import DropboxDestination
 from blocks.folder import FolderDestination
 from blocks.s3 import S3Destination
 from flowtuner.errors import DestinationDown, PublishError
 from flowtuner.publishing.destination import Destination, Place
 from flowtuner.publishing.registry import known_destinations
-from tests.blocks.conftest import RUN, ignore, take_checkpoint
+from tests.blocks.conftest import DROPBOX_TOKEN, RUN, ignore, take_checkpoint
 from tests.fakes.s3.servers import KEYS
 
 BIG = {"transformer/weights.safetensors": os.urandom(3 << 20), "training_state.json": b"{}", "a b/ü+.bin": b"moments"}
@@ -22,12 +23,15 @@ BIG = {"transformer/weights.safetensors": os.urandom(3 << 20), "training_state.j
 Opener = Callable[[], Any]
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "dropbox"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     """Opens a destination, a fresh one every time; a new provider adds itself here."""
     if request.param == "folder":
         (tmp_path / "share").mkdir()
         return lambda: FolderDestination(path=tmp_path / "share", base_path="team/a b")
+    if request.param == "dropbox":
+        request.getfixturevalue("account")
+        return lambda: DropboxDestination(token=DROPBOX_TOKEN, base_path="team/a b")
     request.getfixturevalue("s3")
     url = request.getfixturevalue("s3_url")
     return lambda: S3Destination(

@@ -33,7 +33,7 @@ class Refusal(Exception):  # noqa: N818  what the service answers, not a failure
         """The body as the service words it."""
         if isinstance(self.error, str):
             return {"error": self.error}
-        return {"error_summary": f"{self.error['.tag']}/...", "error": self.error}
+        return {"error_summary": f"{self.error.get('.tag')}/...", "error": self.error}
 
 
 def refuse(tag: str, value: Any = None, **fields: Any) -> Refusal:
@@ -90,6 +90,10 @@ class Account:
     clock: Callable[[], float] = time.time
     quota: int = 1 << 40
     root_namespace: str = "7"
+    cuts: list[int] = field(default_factory=list)
+    """After how many bytes the next downloads of larger files break off."""
+    busy: int = 0
+    """How many commits are refused because there are too many at once."""
     files: dict[str, StoredFile] = field(default_factory=dict)
     folders: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, UploadSession] = field(default_factory=dict)
@@ -128,6 +132,9 @@ class Account:
 
     def commit(self, info: Mapping[str, Any], data: bytes) -> StoredFile:
         """Makes a file of bytes, by the rules of its write mode; what it raises is a WriteError."""
+        if self.busy:
+            self.busy -= 1
+            raise refuse("too_many_write_operations")
         path, lower = str(info["path"]), fold(str(info["path"]))
         if not path.startswith("/") or "//" in path or path.endswith("/"):
             raise refuse("malformed_path")

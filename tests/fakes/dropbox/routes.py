@@ -1,4 +1,4 @@
-"""The routes of Dropbox's API that publishing needs: each takes an account, an argument and bytes, and gives a result."""
+"""The routes of Dropbox's API that publishing needs: each takes an account, an argument and bytes."""
 
 from __future__ import annotations
 
@@ -184,6 +184,14 @@ def list_links(account: Account, arg: Any, _: bytes) -> Any:
     return {"links": [_link(account, name) for name in (*names, *above)], "has_more": False}
 
 
+def link_metadata(account: Account, arg: Any, _: bytes) -> Any:
+    """sharing/get_shared_link_metadata"""
+    found = [lower for lower, url in account.links.items() if url == arg["url"]]
+    if not found:
+        raise refuse("shared_link_not_found")
+    return _link(account, found[0])
+
+
 def space_usage(account: Account, arg: Any, _: bytes) -> Any:
     """users/get_space_usage"""
     return {"used": account.used, "allocation": {".tag": "individual", "allocated": account.quota}}
@@ -219,6 +227,7 @@ ROUTES: Mapping[str, tuple[str, Route]] = MappingProxyType(
         "files/delete_batch/check": ("files.content.write", delete_batch_check),
         "sharing/create_shared_link_with_settings": ("sharing.write", create_link),
         "sharing/list_shared_links": ("sharing.read", list_links),
+        "sharing/get_shared_link_metadata": ("sharing.read", link_metadata),
         "users/get_space_usage": ("account_info.read", space_usage),
         "users/get_current_account": ("account_info.read", current_account),
     }

@@ -25,9 +25,8 @@ class FakeDropbox:
     """Serves one account; context manager. With a certificate it speaks TLS, as a process of its own needs it."""
 
     def __init__(self, account: Account | None = None, certificate: Path | None = None) -> None:
-        self.account = account or Account()
-        handler = type("Handler", (_Handler,), {"account": self.account})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._handler = type("Handler", (_Handler,), {"account": account or Account()})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler)
         self._server.daemon_threads = True
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -39,6 +38,15 @@ class FakeDropbox:
     def __enter__(self) -> Self:
         self._thread.start()
         return self
+
+    @property
+    def account(self) -> Account:
+        """Whose requests are answered."""
+        return self._handler.account
+
+    def open(self, account: Account) -> None:
+        """Serves another account from now on."""
+        self._handler.account = account
 
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
@@ -67,9 +75,10 @@ class _Redirected(HTTPAdapter):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the second part of each answer waits 40 ms for an acknowledgement
     account: Account
 
-    def do_POST(self) -> None:  # noqa: N802  the standard library's name
+    def do_POST(self) -> None:
         """Answers one request."""
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         route = self.path.removeprefix(API).lstrip("/")
@@ -125,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"
             data, status = data[start : end + 1], 206
+        if self.account.cuts and len(data) > self.account.cuts[0]:
+            headers["Content-Length"] = str(len(data))
+            data, self.close_connection = data[: self.account.cuts.pop(0)], True
         self._write(status, data, headers, "application/octet-stream")
 
     def _write(
