@@ -48,6 +48,7 @@ def train(
 
 
 def _train(run: Run) -> dict[str, Any]:
+    run.go_on()
     cache_text(run.engine)
     cache_latents(run.engine)
     position = load_model(run.engine)

@@ -16,6 +16,7 @@ from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import Inspection, inspect_publishing
+from flowtuner.publishing.resume import ResumePoint
 from tasks.credentials import find_credentials_in_options
 
 
@@ -27,6 +28,7 @@ class CheckedRun:
     destinations: tuple[Destination, ...]
     warnings: tuple[str, ...] = ()
     is_paced: bool = False
+    resume: ResumePoint | None = None
 
     @property
     def output_dir(self) -> Path:
@@ -54,4 +56,4 @@ def check_run(
         get_run_logger().warning("%s", warning)
     if faults := [*faults, *found.faults]:
         raise ConfigError(faults)
-    return CheckedRun(loaded, found.destinations, found.warnings, found.is_paced)
+    return CheckedRun(loaded, found.destinations, found.warnings, found.is_paced, found.resume)

@@ -18,11 +18,13 @@ from flowtuner.engine.launch import Engine
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
+from flowtuner.publishing.resume import ResumePoint
 from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
 from tasks.memory import remember_entries
 from tasks.outbox import Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
+from tasks.resume import fetch_checkpoint
 from tasks.tensorboard import tracked
 from tasks.units import Origin, unit_of
 
@@ -36,6 +38,12 @@ class Run:
     outbox: Outbox
     origin: Origin
     is_paced: bool = False
+    resume: ResumePoint | None = None
+
+    def go_on(self) -> None:
+        """Brings the checkpoint here that the run goes on from, if it is not on this disk."""
+        if self.resume is not None:
+            self.engine.go_on_from(fetch_checkpoint(self.resume, self.spec, self.outbox.events))
 
     def legs(self, position: Position) -> Iterator[Leg]:
         """The legs that are left from a position."""
@@ -68,7 +76,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
             events.notify("warning", warning)
         with _ending_told(engine, events), outbox, _closed(engine), watched_for_cancel():
             engine.start()
-            yield Run(spec, engine, outbox, Origin.of(spec), checked.is_paced)
+            yield Run(spec, engine, outbox, Origin.of(spec), checked.is_paced, checked.resume)
 
 
 def where_it_stands(output_dir: Path, newest: Checkpoint | None) -> str:

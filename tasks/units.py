@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from flowtuner.engine.checkpoints import find_faults, list_checkpoints
-from flowtuner.engine.run import Checkpoint, RunSpec
+from flowtuner.engine.checkpoints import find_faults, list_checkpoints, read_state
+from flowtuner.engine.lineage import describe_training
+from flowtuner.engine.run import KEPT_FROM_ENGINE, Checkpoint, RunSpec
+from flowtuner.errors import CheckpointError
 from flowtuner.publishing.selection import list_release_files
 from flowtuner.publishing.snapshot import Unit, checkpoint_unit, release_unit
 
@@ -26,7 +29,8 @@ class Origin:
     def of(cls, spec: RunSpec) -> Self:
         """The origin that a run's specification names."""
         config = spec.loaded.config
-        values = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+        # Without what the run's own record leaves out, so that publishing again gives the same.
+        values = json.dumps(config.model_dump(mode="json", exclude=set(KEPT_FROM_ENGINE)), sort_keys=True)
         return cls(
             spec.run_id,
             {
@@ -34,6 +38,7 @@ class Origin:
                 "config_sha256": hashlib.sha256(values.encode()).hexdigest(),
                 "model_family": config.model_family,
                 "model_type": config.model_type,
+                "training": describe_training(config),
             },
         )
 
@@ -44,6 +49,8 @@ def unit_of(origin: Origin, saved: Checkpoint) -> Unit:
         about = {**origin.metadata, "validation_type": "final"}
         return release_unit(saved.path, origin.run_id, saved.step, about)
     about = {**origin.metadata, "validation_type": "intermediary"}
+    with contextlib.suppress(CheckpointError):  # one that another program has made
+        about["data_set"] = read_state(saved.path).data_set
     return checkpoint_unit(saved.path, origin.run_id, saved.step, about)
 
 

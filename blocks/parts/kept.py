@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import httpx
 from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
 from prefect.exceptions import PrefectException
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
@@ -128,6 +129,21 @@ class KeptDestination(Block):
             raise ConfigError([Fault("block", block, origin, "no such block is stored", suggestion=hint)]) from error
         settings = {key: getattr(stored, key) for key in cls.model_fields}
         return settings | {"name": block}
+
+    @classmethod
+    def stored(cls) -> list[Self]:
+        """The destinations of this kind that are kept as blocks; Prefect's API must be within reach."""
+        try:
+            with get_client(sync_client=True) as client:
+                documents = client.read_block_documents_by_type(cls.get_block_type_slug(), include_secrets=True)
+        except (PrefectException, httpx.HTTPError) as error:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
+                return []  # nobody has registered the type yet
+            raise DestinationDown(
+                f"Prefect did not say which {cls._block_type_name} blocks it keeps: {error}"
+            ) from error
+        names = [str(document.name) for document in documents if document.name]
+        return [cls.from_entry({"provider": cls.provider, "block": name}, f"block {name}") for name in names]
 
     def _block_name(self) -> str:
         # Stable, so that a credential that was renewed replaces the old one; another account gets another block.

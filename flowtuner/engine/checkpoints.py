@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,16 @@ def find_resume_point(
     return None
 
 
+def find_newest(output_dir: Path) -> Path | None:
+    """The newest checkpoint of a folder that is whole, to judge by names and sizes."""
+    return find_resume_point(output_dir, "latest", lambda warning: None, hashes=False)
+
+
+def is_address(wanted: str | None) -> bool:
+    """Whether a checkpoint is named by a URI, so that it has to be brought here first."""
+    return wanted is not None and "://" in wanted
+
+
 def identity_of(config: TrainingConfig) -> dict[str, Any]:
     """The options that a resumed run must have in common with the one that saved."""
     identity = {name: getattr(config, name) for name in IDENTITY}
@@ -128,7 +138,7 @@ def check_identity(saved: SavedState, present: Mapping[str, Any], folder: Path) 
 
 def note_options(config: TrainingConfig) -> dict[str, Any]:
     """The options whose change a resumed run should hear about."""
-    return {name: _plain(getattr(config, name)) for name in NOTED}
+    return {name: plain_value(getattr(config, name)) for name in NOTED}
 
 
 def list_changes(saved: SavedState, present: Mapping[str, Any]) -> list[str]:
@@ -140,6 +150,15 @@ def list_changes(saved: SavedState, present: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def plain_value(value: Any) -> Any:
+    """A value as JSON gives it back."""
+    if isinstance(value, Mapping):
+        return {str(name): plain_value(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
 def set_aside_newer(output_dir: Path, step: int) -> list[Path]:
     """Renames the checkpoints beyond `step`: they belong to a course of training that is not continued."""
     # Left where they are, the next resume would take one of them, and rotation would keep them over newer work.
@@ -148,6 +167,12 @@ def set_aside_newer(output_dir: Path, step: int) -> list[Path]:
         if _step_of(folder) > step:
             aside.append(folder.rename(_free_name(folder.with_name(f"{folder.name}-superseded"))))
     return aside
+
+
+def make_way(folder: Path, records: Sequence[durable.FileRecord]) -> None:
+    """Sets a whole checkpoint aside when another one of the same step is to take its place."""
+    if folder.is_dir() and not find_faults(folder, hashes=False) and durable.find_damage(folder, records):
+        folder.rename(_free_name(folder.with_name(f"{folder.name}-superseded")))
 
 
 def rotate(output_dir: Path, keep: int, newest: Path) -> list[Path]:
@@ -181,18 +206,11 @@ def _free_name(path: Path) -> Path:
     return next(name for name in itertools.chain([path], taken) if not name.exists())
 
 
-def _plain(value: Any) -> Any:
-    # As JSON gives it back.
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
-
-
 def _named_checkpoint(output_dir: Path, wanted: str, hashes: bool) -> Path:
     candidates = [Path(wanted).expanduser(), output_dir / wanted]
     folder = next((path for path in candidates if path.is_dir()), None)
+    if folder and not (folder / MANIFEST).is_file() and (whole := find_newest(folder)):
+        return whole  # a run's folder, or a copy of one
     if folder is None:
         known = ", ".join(path.name for path in list_checkpoints(output_dir)) or "none"
         raise CheckpointError(

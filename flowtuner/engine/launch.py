@@ -77,6 +77,10 @@ class Engine:
         threads = self.spec.loaded.config.torch_num_threads or len(os.sched_getaffinity(0))
         self._worker = _Worker(spec_path, self.spec.engine_log, threads, self._receive)
 
+    def go_on_from(self, checkpoint: Checkpoint) -> None:
+        """Says where training goes on; before `prepare`."""
+        self.newest_checkpoint = checkpoint
+
     def cache_text(self) -> CacheReport:
         """Encodes the captions and prompts that are not in the cache yet."""
         return _cache_report(self._call("cache_text"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -60,12 +59,7 @@ class Library:
     @cached_property
     def digest(self) -> str:
         """A hash of everything that decides what the n-th micro batch holds."""
-        digest = hashlib.sha256()
-        for sample in self.scan.samples:
-            digest.update(repr((sample.dataset_id, sample.content, sample.captions, sample.plan)).encode())
-            for reference in sample.references:
-                digest.update(repr((reference.dataset_id, reference.content, reference.plan)).encode())
-        return digest.hexdigest()
+        return self.scan.digest
 
     def cache_text(self) -> dict[str, Any]:
         """Encodes captions, validation prompts and the empty prompt, as far as they are missing."""

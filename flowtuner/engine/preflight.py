@@ -16,6 +16,7 @@ from flowtuner.engine.checkpoints import (
     check_identity,
     find_resume_point,
     identity_of,
+    is_address,
     list_checkpoints,
     read_state,
 )
@@ -234,6 +235,8 @@ def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:
             "Choose another output_dir, or --resume_from_checkpoint=latest to go on from it.",
         )
         return
+    if is_address(wanted):
+        return  # whoever knows the destinations looks there
     passed_over: list[str] = []
     try:
         # Bytes are proven when the engine loads them; here a look at names and sizes has to do.

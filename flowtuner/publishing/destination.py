@@ -67,6 +67,10 @@ class Destination(Protocol):
     def keep_credentials(cls, entry: Mapping[str, Any], origin: str) -> dict[str, Any]:
         """Stores an entry's credentials in a block, and answers with the entry that names it instead of them."""
 
+    @classmethod
+    def stored(cls) -> list[Self]:
+        """The destinations of this kind that are kept as blocks; Prefect's API must be within reach."""
+
     def probe(self, output_dir: Path | None = None) -> None:
         """Proves write access by putting, reading and deleting a small file."""
 

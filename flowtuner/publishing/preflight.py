@@ -15,6 +15,7 @@ from flowtuner.errors import WOULD_LOSE_RESULTS, ConfigError, DestinationDown, F
 from flowtuner.options import LoadedConfig
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE, Ephemerality, judge, lies_apart
+from flowtuner.publishing.resume import ResumePoint, look_for_resume
 
 PROBE_TIMEOUT_S = 10.0
 
@@ -28,6 +29,8 @@ class Inspection:
     warnings: tuple[str, ...] = ()
     is_paced: bool = False
     """Whether the machine may vanish and nobody said how often to save, so that the run chooses."""
+    resume: ResumePoint | None = None
+    """The published checkpoint that the run goes on from, if it is not on this disk."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,11 @@ def inspect_publishing(loaded: LoadedConfig, room: int = 0, *, opens_blocks: boo
     is_open = len(entries) < len(config.publishing_config)
     if not is_open and (loss := find_loss(machine, probed.passed, output_dir)):
         faults.append(loss)
+    resume, unfit = (None, ()) if faults else look_for_resume(loaded, destinations, opens_blocks=opens_blocks)
     is_paced = machine.level == "ephemeral" and not _is_interval_given(loaded)
     cautions = [caution for destination in destinations for caution in destination.cautions()]
     warnings = (*cautions, *_warn(machine, loaded, is_paced))
-    return Inspection(tuple(destinations), tuple(faults), warnings, is_paced)
+    return Inspection(tuple(destinations), (*faults, *unfit), warnings, is_paced, resume)
 
 
 def probe_destinations(

@@ -50,6 +50,11 @@ def open_destinations(entries: Sequence[Mapping[str, Any]], origin: str = "publi
     return destinations
 
 
+def stored_destinations() -> list[Destination]:
+    """Every destination that is kept as a block; Prefect's API must be within reach."""
+    return [destination for kind in known_destinations().values() for destination in kind.stored()]
+
+
 def keep_credentials(entries: Sequence[Mapping[str, Any]], origin: str = "publishing_config") -> list[dict[str, Any]]:
     """The entries with stored blocks in place of their credentials; Prefect's API must be within reach."""
     kept = []

@@ -15,23 +15,20 @@ def run_together(jobs: Iterable[Job], at_once: int, tell: Callable[[], None] = l
     """Runs jobs in threads and calls `tell` now and then, here; what that raises stops the jobs, by their event."""
     stop = threading.Event()
     pool = ThreadPoolExecutor(at_once)
+    failure: BaseException | None = None
+    is_over = False
     try:
         pending: set[Future[None]] = {pool.submit(job, stop) for job in jobs}
-        while pending:
+        while pending and failure is None:
             done, pending = wait(pending, POLL_S, FIRST_EXCEPTION)
-            for future in done:
-                future.result()
-            _tell(tell, stop)
+            failure = next((error for future in done if (error := future.exception())), None)
+            if failure is None:
+                tell()
+        is_over = True
     finally:
-        # What is under way after a failure may still arrive; who is stopped does not wait for a storage that hangs.
-        pool.shutdown(wait=not stop.is_set(), cancel_futures=True)
-
-
-def _tell(tell: Callable[[], None], stop: threading.Event) -> None:
-    is_told = False
-    try:
-        tell()
-        is_told = True
-    finally:
-        if not is_told:
+        if not is_over:
             stop.set()
+        # What is under way after a failure may still arrive; who is stopped does not wait for a storage that hangs.
+        pool.shutdown(wait=is_over, cancel_futures=True)
+    if failure is not None:
+        raise failure

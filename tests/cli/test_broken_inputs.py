@@ -123,6 +123,18 @@ def test_a_checkpoint_that_is_not_whole(tiny_run, tmp_path, capsys, home):
     assert "is not whole" in said
 
 
+def test_a_checkpoint_that_nobody_has_published(tiny_run, tmp_path, capsys, home):
+    (tmp_path / "share").mkdir()
+    uri = f"{(tmp_path / 'share').as_uri()}/run/checkpoint-2"
+    said = refuse({**tiny_run, "resume_from_checkpoint": uri}, tmp_path, capsys, home)
+    assert "there is no checkpoint-2 of run" in said
+
+
+def test_an_address_that_no_destination_has(tiny_run, tmp_path, capsys, home):
+    said = refuse({**tiny_run, "resume_from_checkpoint": "gopher://somewhere/run"}, tmp_path, capsys, home)
+    assert "s3://bucket/folder/run" in said
+
+
 def test_a_fresh_start_over_old_checkpoints(tiny_run, tmp_path, capsys, home):
     (tmp_path / "output" / "checkpoint-2").mkdir(parents=True)
     said = refuse({**tiny_run, "resume_from_checkpoint": ""}, tmp_path, capsys, home)

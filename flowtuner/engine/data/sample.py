@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 Size = tuple[int, int]
@@ -66,3 +67,13 @@ class Scan:
 
     samples: tuple[Sample, ...]
     quarantined: tuple[Quarantined, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """A hash of everything that decides what the n-th micro batch holds; the same on every machine."""
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            digest.update(repr((sample.dataset_id, sample.content, sample.captions, sample.plan)).encode())
+            for reference in sample.references:
+                digest.update(repr((reference.dataset_id, reference.content, reference.plan)).encode())
+        return digest.hexdigest()

@@ -17,8 +17,13 @@ class CheckpointOptions(Section):
 
     resume_from_checkpoint: str | None = option(
         "latest",
-        "`latest` goes on from the newest checkpoint or starts afresh; else its name or path; empty: starts afresh.",
+        "`latest` goes on from the newest checkpoint or starts afresh; else its name, path or URI at a destination; "
+        "empty: starts afresh.",
         env=["RESUME_CHECKPOINT"],
+    )
+    resume_from_published: bool = option(
+        True,
+        "With `latest` and no checkpoint in output_dir: goes on from the newest that a destination holds of this run.",
     )
     checkpoint_step_interval: int | None = option(
         500,
