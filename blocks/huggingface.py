@@ -1,0 +1,353 @@
+"""Publishing to the Hugging Face Hub: one commit per unit, proved by the Hub's own digests."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from urllib.parse import quote, unquote, urlsplit
+
+from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
+
+from blocks.parts.hub_checks import FIX_TOKEN, Inspection, inspect
+from blocks.parts.hub_errors import Party, translated
+from blocks.parts.hub_layout import LAST, Part, Strategy, is_superseded, part_of, weights_of
+from blocks.parts.hub_names import find_name_faults, tidy_id
+from blocks.parts.hub_session import Limits, patient_client
+from blocks.parts.hub_store import HubStore, Repository
+from blocks.parts.hub_token import HubToken, find_token
+from blocks.parts.kept import KeptDestination, hidden
+from flowtuner.errors import DestinationDown, PublishError
+from flowtuner.publishing.checklist import Check, failures
+from flowtuner.publishing.destination import Place, Progress, PublishResult
+from flowtuner.publishing.fetch import fetch_unit
+from flowtuner.publishing.manifest import MANIFEST_NAME, Kind, Manifest, parse_manifest
+from flowtuner.publishing.snapshot import Snapshot
+from flowtuner.publishing.transfer import find_remote_damage, list_units, remove_surplus, send
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+HUB = "https://huggingface.co"
+LIMITS = Limits(connect_s=10, silent_s=60)
+# A probe answers a person who waits; the flow's own retries are for what takes longer.
+PROBE_LIMITS = Limits(connect_s=3, silent_s=5)
+CHECKPOINT = re.compile(rf"checkpoint-\d+|{LAST}")
+"""A folder of a repository that a URI may name."""
+
+
+class HuggingFaceDestination(KeptDestination):
+    """A repository on the Hugging Face Hub that keeps a run's release, its card, and its checkpoints.
+
+    Example:
+        ```python
+        from blocks.huggingface import HuggingFaceDestination
+
+        destination = HuggingFaceDestination.load("BLOCK_NAME")
+        ```
+    """
+
+    _block_type_name = "Flowtuner Hugging Face Hub"
+    _block_type_slug = "flowtuner-huggingface"
+    _description = "Publishes checkpoints and releases to a repository on the Hugging Face Hub."
+
+    provider: ClassVar[str] = "huggingface"
+    aliases: ClassVar[tuple[str, ...]] = ("hub", "hf", "huggingface_hub")
+    spellings: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {
+            "hub_model_id": "repo_id",
+            "model_id": "repo_id",
+            "hub_token": "token",
+            "hub_private_repo": "private",
+            "hub_revision": "revision",
+            "strategy": "hub_strategy",
+        }
+    )
+    secret_keys: ClassVar[frozenset[str]] = frozenset({"token"})
+
+    repo_id: str = Field("", description="The repository, owner/name; made if it is missing.")
+    own_repo: str = Field("", description="Instead of repo_id: a name in the namespace of the token's owner.")
+    token: SecretStr | None = Field(
+        None, description="Access token that may write; without one HF_TOKEN and the file of `hf auth login` are asked."
+    )
+    endpoint: str | None = Field(None, description="Address of a Hub that is not huggingface.co; default HF_ENDPOINT.")
+    revision: str = Field("main", description="The branch that is committed to.")
+    private: bool | None = Field(
+        None, description="Whether the repository is private; by default a new one is, and an existing one stays."
+    )
+    hub_strategy: Strategy = Field(
+        "all_checkpoints",
+        description="end: the release alone. every_save: the newest weights too. checkpoint: and the newest checkpoint "
+        "with all that resuming needs, in last-checkpoint. all_checkpoints: every checkpoint in its own folder.",
+    )
+    allow_existing: bool = Field(False, description="Whether a repository that holds something else may be used.")
+
+    _block: str = PrivateAttr("")
+    _source: str = PrivateAttr("")
+    _owner: str = PrivateAttr("")
+
+    @field_validator("repo_id", "own_repo")
+    @classmethod
+    def _tidy(cls, value: str) -> str:
+        return tidy_id(value)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str | None) -> str | None:
+        if not value or not value.strip():
+            return None
+        url = urlsplit(value.strip())
+        if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
+            raise ValueError("must be an address such as https://huggingface.co, without user or password")
+        return value.strip().rstrip("/")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if bool(self.repo_id) == bool(self.own_repo):
+            raise ValueError("repo_id says which repository: owner/name")
+        if self.repo_id and (faults := find_name_faults(self.repo_id)):
+            raise ValueError(f"repo_id is no name of a repository: {faults[0]}")
+        place = f"{self.repo_id or self.own_repo}/{self.base_path}".rstrip("/")
+        self.name = self.name or f"{self.provider}:{place}"
+        return self
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any], origin: str) -> Self:
+        """Makes the destination from an entry, or from the stored block it names with the entry's own keys on top."""
+        destination = super().from_entry(entry, origin)
+        if entry.get("block") and not entry.get("token") and not entry.get("hub_token"):
+            destination._block = str(entry["block"])
+        destination._source = f"the block {destination._block}" if destination._block else f"{origin}.token"
+        return destination
+
+    @classmethod
+    def entry_of_uri(cls, uri: str) -> dict[str, Any] | None:
+        """An entry without credentials whose destination can follow a URI; None if the URI is of another kind."""
+        found = _read_uri(uri)
+        return {"provider": cls.provider, **found[0]} if found else None
+
+    def wants(self, kind: Kind) -> bool:
+        """Whether units of this kind are kept at all: with the strategy `end` checkpoints are not."""
+        return kind == "release" or self.hub_strategy != "end"
+
+    def inspect(self, output_dir: Path | None = None) -> list[Check]:
+        """Looks at token, name, namespace, repository and rights; makes the repository if it is missing."""
+        inspection = Inspection(
+            repo_id=self.repo_id,
+            own_repo=self.own_repo,
+            endpoint=self._address(),
+            private=self.private,
+            allow_existing=self.allow_existing,
+            run=output_dir.name if output_dir else "",
+            base_path=self.base_path,
+            revision=self.revision,
+            limits=PROBE_LIMITS,
+        )
+        return inspect(inspection, self._find_token())
+
+    def probe(self, output_dir: Path | None = None) -> None:
+        """Proves the token's rights to the repository, and makes it if it is missing."""
+        failed = failures(self.inspect(output_dir))
+        if not failed:
+            return
+        text = "; ".join(map(str, failed))
+        shown = f"{self.name}: {hidden(text, {'token': self._find_token().value})}"
+        raise DestinationDown(shown) if failed[0].code == "hub_unreachable" else PublishError(shown)
+
+    def publish(self, snapshot: Snapshot, on_progress: Progress, keep: int = 0) -> PublishResult:
+        """Uploads what is not there yet and makes it visible in one commit, which lets the oldest checkpoints go."""
+        wanted = snapshot.manifest.select(self.include, self.exclude)
+        if not wanted.files:
+            raise PublishError(f"include and exclude leave nothing of {snapshot.name} for {self.name}. Widen them.")
+        with self._translated(), self._open_store(wanted) as store:
+            sent = self._send(store, snapshot, wanted, on_progress)
+            if wanted.kind == "checkpoint" and self.hub_strategy == "all_checkpoints":
+                remove_surplus(store, wanted.run, keep, wanted.name)
+            store.commit()
+            if wanted.kind == "release" and wanted.run_id:
+                store.tag(f"run-{wanted.run_id}")
+            damage = self._find_damage(store, wanted)
+        if damage:
+            raise PublishError(f"not_published: {self.name} does not hold what was written: {'; '.join(damage[:5])}")
+        manifest, files, bytes = sent
+        return PublishResult(
+            self.name, self.provider, snapshot.name, wanted.step, self.uri_of(wanted), True,
+            len(manifest.files), manifest.size, files, bytes, manifest.sha256, dict(manifest.metadata),
+        )  # fmt: skip
+
+    def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
+        """Says what is missing or wrong of a published unit, by the Hub's digests of the large files and the bytes of all others."""
+        with self._translated(), self._open_store() as store:
+            return self._find_damage(store, manifest.select(self.include, self.exclude))
+
+    def uri_of(self, manifest: Manifest) -> str | None:
+        """The page of the repository, or of a checkpoint's folder in it."""
+        folder = {"checkpoint": LAST, "all_checkpoints": manifest.name}.get(self.hub_strategy, "")
+        path = "/".join(filter(None, [self.base_path, folder if manifest.kind == "checkpoint" else ""]))
+        page = f"{self._base_uri()}/{quote(self._repo_id())}"
+        if not path and self.revision == "main":
+            return page
+        return f"{page}/tree/{quote(self.revision, safe='')}/{quote(path)}".rstrip("/")
+
+    def where(self) -> dict[str, Any]:
+        """What can be seen of the repository: whether it is there, private, whose it is, and what it holds of runs."""
+        with self._translated(), self._open_store() as store:
+            info = store.describe()
+            names = [name for name in store.children("") if CHECKPOINT.fullmatch(name)]
+            found = [parse_manifest(store.read(f"/{place}{MANIFEST_NAME}")) for place in ("", *(f"{n}/" for n in names))]
+        units = [
+            {"what": unit.name, "run": unit.run, "step": unit.step, "files": len(unit.files), "bytes": unit.size}
+            for unit in found
+            if unit
+        ]
+        return {"repo_id": self._repo_id(), "url": f"{self._base_uri()}/{quote(self._repo_id())}", **info, "units": units}
+
+    def fetch(self, manifest: Manifest, target: Path, on_progress: Progress) -> None:
+        """Brings a unit to a folder that is whole or not there; what an interrupted attempt has brought stays."""
+        with self._translated(), self._open_store() as store:
+            if manifest.kind == "checkpoint" and store.read(f"{manifest.prefix}/{MANIFEST_NAME}") is None:
+                store.renames[manifest.name] = LAST
+            fetch_unit(
+                lambda path, offset: store.chunks(f"{manifest.prefix}/{path}", offset), manifest, target, on_progress
+            )
+
+    def units(self, run: str) -> list[Manifest]:
+        """The manifests of what stands there, each unit whole; the newest comes last."""
+        with self._translated(), self._open_store() as store:
+            found = list_units(store, run)
+            last = parse_manifest(store.read(f"{run}/{LAST}/{MANIFEST_NAME}"))
+        if last is not None and last.name not in [unit.name for unit in found]:
+            found.append(replace(last, run=run))
+        return sorted(found, key=lambda unit: (unit.created, unit.step))
+
+    def follow(self, uri: str) -> tuple[Self, Place] | None:
+        """This destination, at the base path that a URI means, and what the URI names there; None if it leads elsewhere."""
+        found = _read_uri(uri)
+        if found is None or found[0]["repo_id"] != self._repo_id():
+            return None
+        if found[0].get("endpoint", self._address()) != self._address():
+            return None
+        base_path = found[0].get("base_path", "")
+        return self.model_copy(update={"base_path": base_path}), Place(self._repo_id().partition("/")[2], found[1])
+
+    def _send(
+        self, store: HubStore, snapshot: Snapshot, wanted: Manifest, on_progress: Progress
+    ) -> tuple[Manifest, int, int]:
+        store.title = f"{'Release' if wanted.kind == 'release' else 'Checkpoint'} of step {wanted.step}"
+        whole = part_of(wanted, self.hub_strategy)
+        sent = (wanted, 0, 0)
+        if whole is not None:
+            present = self._present(store, whole)
+            if whole.folder != LAST or not is_superseded(wanted, present):
+                sent = send(store, snapshot, whole.manifest, on_progress, whole.sources)
+        if wanted.kind == "checkpoint":
+            present = parse_manifest(store.read(f"{wanted.run}/{MANIFEST_NAME}"))
+            if not is_superseded(wanted, present):
+                top = weights_of(wanted, present)
+                also = send(store, snapshot, top.manifest, on_progress, top.sources)
+                sent = sent if whole is not None else also
+        return sent
+
+    def _find_damage(self, store: HubStore, wanted: Manifest) -> list[str]:
+        if not self.wants(wanted.kind):
+            return []
+        whole = part_of(wanted, self.hub_strategy)
+        if whole is not None and whole.folder != LAST:
+            return find_remote_damage(store, whole.manifest, deep=True)
+        # One place for all checkpoints: a later one of the same run stands in for this one.
+        present = self._present(store, whole) if whole else parse_manifest(store.read(f"{wanted.run}/{MANIFEST_NAME}"))
+        if is_superseded(wanted, present):
+            assert present is not None
+            return find_remote_damage(store, present, deep=True)
+        return find_remote_damage(store, (whole or weights_of(wanted, present)).manifest, deep=True)
+
+    def _present(self, store: HubStore, part: Part) -> Manifest | None:
+        if not part.folder:
+            return None
+        present = parse_manifest(store.read(f"{part.manifest.run}/{part.folder}/{MANIFEST_NAME}"))
+        store.renames |= {unit.name: part.folder for unit in (part.manifest, present) if unit is not None}
+        return present
+
+    def _open_store(self, manifest: Manifest | None = None) -> HubStore:
+        from huggingface_hub import HfApi
+
+        token = self._find_token()
+        if token.problem and manifest is not None:
+            raise PublishError(f"token_missing: {self.name}: {token.problem}. {FIX_TOKEN}")
+        api = HfApi(endpoint=self._address(), token=token.value or False)
+        repo_id = self._repo_id(api)
+        make = partial(api.create_repo, repo_id, private=self.private is not False, exist_ok=True)
+        return HubStore(api, Repository(repo_id, self.revision, self.base_path, LIMITS, make if manifest else None))
+
+    def _repo_id(self, api: HfApi | None = None) -> str:
+        if self.repo_id:
+            return self.repo_id
+        if not self._owner:
+            from huggingface_hub import HfApi
+
+            with self._translated(), patient_client(LIMITS):
+                asked = api or HfApi(endpoint=self._address(), token=self._find_token().value or False)
+                self._owner = str(asked.whoami()["name"])
+        return f"{self._owner}/{self.own_repo}"
+
+    def _find_token(self) -> HubToken:
+        if self._block:
+            # Read anew each time: a token that was revoked is replaced there, and no run has to be started again.
+            stored = self._stored_settings(self._block, self.name).get("token")
+            return find_token(_reveal(stored), self._source)
+        return find_token(_reveal(self.token), self._source or "the entry's token")
+
+    def _address(self) -> str:
+        return self.endpoint or os.environ.get("HF_ENDPOINT", "").strip().rstrip("/") or HUB
+
+    def _base_uri(self) -> str:
+        return self._address()
+
+    def _identity(self) -> tuple[str, ...]:
+        return ("repo_id", "own_repo", "endpoint")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        token = self._find_token()
+        party = Party(self.name, self.repo_id or self.own_repo, self._address(), token.source)
+        try:
+            with translated(party):
+                yield
+        except (PublishError, DestinationDown) as error:
+            shown = hidden(str(error), {"token": token.value})
+            if shown == str(error):
+                raise
+            raise type(error)(shown) from None
+
+
+def _reveal(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+def _read_uri(uri: str) -> tuple[dict[str, Any], str | None] | None:
+    """The settings that a URI names, and the checkpoint in it: hf://owner/name[/checkpoint-N], or a page's address."""
+    url = urlsplit(uri)
+    parts = [unquote(part) for part in url.path.split("/") if part]
+    settings: dict[str, Any] = {}
+    if url.scheme == "hf":
+        parts = [unquote(url.netloc), *parts]
+        parts = parts[1:] if parts[0] == "models" else parts
+    elif url.scheme in ("http", "https") and f"{url.scheme}://{url.netloc}" in (HUB, os.environ.get("HF_ENDPOINT", "")):
+        settings["endpoint"] = f"{url.scheme}://{url.netloc}"
+    else:
+        return None
+    if len(parts) < 2 or find_name_faults("/".join(parts[:2])):
+        return None
+    owner, name, *inside = parts
+    if inside and inside[0] in ("tree", "blob"):
+        settings["revision"] = inside[1] if len(inside) > 1 else "main"
+        inside = inside[2:]
+    checkpoint = inside.pop() if inside and CHECKPOINT.fullmatch(inside[-1]) else None
+    settings |= {"base_path": "/".join(inside)} if inside else {}
+    return {"repo_id": f"{owner}/{name}", **settings}, None if checkpoint == LAST else checkpoint
