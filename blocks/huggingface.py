@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,14 +10,14 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_validator
 
-from blocks.parts.hub_checks import FIX_TOKEN, Inspection, inspect
+from blocks.parts.hub_checks import FIX_MISSING, Inspection, inspect
 from blocks.parts.hub_errors import Party, translated
-from blocks.parts.hub_layout import LAST, Part, Strategy, is_superseded, part_of, weights_of
-from blocks.parts.hub_names import find_name_faults, tidy_id
+from blocks.parts.hub_layout import LAST, Part, Strategy, is_checkpoint, is_superseded, part_of, weights_of
+from blocks.parts.hub_names import HUB, find_name_faults, read_uri, tidy_id
 from blocks.parts.hub_session import Limits, patient_client
 from blocks.parts.hub_store import HubStore, Repository
 from blocks.parts.hub_token import HubToken, find_token
@@ -34,12 +33,9 @@ from flowtuner.publishing.transfer import find_remote_damage, list_units, remove
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-HUB = "https://huggingface.co"
 LIMITS = Limits(connect_s=10, silent_s=60)
 # A probe answers a person who waits; the flow's own retries are for what takes longer.
 PROBE_LIMITS = Limits(connect_s=3, silent_s=5)
-CHECKPOINT = re.compile(rf"checkpoint-\d+|{LAST}")
-"""A folder of a repository that a URI may name."""
 
 
 class HuggingFaceDestination(KeptDestination):
@@ -129,7 +125,7 @@ class HuggingFaceDestination(KeptDestination):
     @classmethod
     def entry_of_uri(cls, uri: str) -> dict[str, Any] | None:
         """An entry without credentials whose destination can follow a URI; None if the URI is of another kind."""
-        found = _read_uri(uri)
+        found = read_uri(uri)
         return {"provider": cls.provider, **found[0]} if found else None
 
     def wants(self, kind: Kind) -> bool:
@@ -182,7 +178,7 @@ class HuggingFaceDestination(KeptDestination):
         )  # fmt: skip
 
     def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
-        """Says what is missing or wrong of a published unit, by the Hub's digests of the large files and the bytes of all others."""
+        """Says what is missing or wrong of a published unit: the Hub tells large files' SHA-256, others are read."""
         with self._translated(), self._open_store() as store:
             return self._find_damage(store, manifest.select(self.include, self.exclude))
 
@@ -199,14 +195,21 @@ class HuggingFaceDestination(KeptDestination):
         """What can be seen of the repository: whether it is there, private, whose it is, and what it holds of runs."""
         with self._translated(), self._open_store() as store:
             info = store.describe()
-            names = [name for name in store.children("") if CHECKPOINT.fullmatch(name)]
-            found = [parse_manifest(store.read(f"/{place}{MANIFEST_NAME}")) for place in ("", *(f"{n}/" for n in names))]
+            names = [name for name in store.children("") if is_checkpoint(name)]
+            found = [
+                parse_manifest(store.read(f"/{place}{MANIFEST_NAME}")) for place in ("", *(f"{n}/" for n in names))
+            ]
         units = [
             {"what": unit.name, "run": unit.run, "step": unit.step, "files": len(unit.files), "bytes": unit.size}
             for unit in found
             if unit
         ]
-        return {"repo_id": self._repo_id(), "url": f"{self._base_uri()}/{quote(self._repo_id())}", **info, "units": units}
+        return {
+            "repo_id": self._repo_id(),
+            "url": f"{self._base_uri()}/{quote(self._repo_id())}",
+            **info,
+            "units": units,
+        }
 
     def fetch(self, manifest: Manifest, target: Path, on_progress: Progress) -> None:
         """Brings a unit to a folder that is whole or not there; what an interrupted attempt has brought stays."""
@@ -227,8 +230,8 @@ class HuggingFaceDestination(KeptDestination):
         return sorted(found, key=lambda unit: (unit.created, unit.step))
 
     def follow(self, uri: str) -> tuple[Self, Place] | None:
-        """This destination, at the base path that a URI means, and what the URI names there; None if it leads elsewhere."""
-        found = _read_uri(uri)
+        """This destination, at the base path that a URI means, and what is named there; None if it leads elsewhere."""
+        found = read_uri(uri)
         if found is None or found[0]["repo_id"] != self._repo_id():
             return None
         if found[0].get("endpoint", self._address()) != self._address():
@@ -279,11 +282,14 @@ class HuggingFaceDestination(KeptDestination):
 
         token = self._find_token()
         if token.problem and manifest is not None:
-            raise PublishError(f"token_missing: {self.name}: {token.problem}. {FIX_TOKEN}")
+            raise PublishError(f"token_missing: {self.name}: {token.problem}. {FIX_MISSING}")
         api = HfApi(endpoint=self._address(), token=token.value or False)
         repo_id = self._repo_id(api)
-        make = partial(api.create_repo, repo_id, private=self.private is not False, exist_ok=True)
-        return HubStore(api, Repository(repo_id, self.revision, self.base_path, LIMITS, make if manifest else None))
+        make = partial(self._create, api, repo_id) if manifest else None
+        return HubStore(api, Repository(repo_id, self.revision, self.base_path, LIMITS, make))
+
+    def _create(self, api: HfApi, repo_id: str) -> None:
+        api.create_repo(repo_id, private=self.private is not False, exist_ok=True)
 
     def _repo_id(self, api: HfApi | None = None) -> str:
         if self.repo_id:
@@ -328,26 +334,3 @@ class HuggingFaceDestination(KeptDestination):
 
 def _reveal(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
-
-
-def _read_uri(uri: str) -> tuple[dict[str, Any], str | None] | None:
-    """The settings that a URI names, and the checkpoint in it: hf://owner/name[/checkpoint-N], or a page's address."""
-    url = urlsplit(uri)
-    parts = [unquote(part) for part in url.path.split("/") if part]
-    settings: dict[str, Any] = {}
-    if url.scheme == "hf":
-        parts = [unquote(url.netloc), *parts]
-        parts = parts[1:] if parts[0] == "models" else parts
-    elif url.scheme in ("http", "https") and f"{url.scheme}://{url.netloc}" in (HUB, os.environ.get("HF_ENDPOINT", "")):
-        settings["endpoint"] = f"{url.scheme}://{url.netloc}"
-    else:
-        return None
-    if len(parts) < 2 or find_name_faults("/".join(parts[:2])):
-        return None
-    owner, name, *inside = parts
-    if inside and inside[0] in ("tree", "blob"):
-        settings["revision"] = inside[1] if len(inside) > 1 else "main"
-        inside = inside[2:]
-    checkpoint = inside.pop() if inside and CHECKPOINT.fullmatch(inside[-1]) else None
-    settings |= {"base_path": "/".join(inside)} if inside else {}
-    return {"repo_id": f"{owner}/{name}", **settings}, None if checkpoint == LAST else checkpoint

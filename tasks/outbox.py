@@ -107,20 +107,21 @@ class Outbox:
         self.collect()
 
     def send(self, unit: Unit) -> None:
-        """Freezes a unit and has it uploaded to every destination."""
-        if not self.destinations:
+        """Freezes a unit and has it uploaded to every destination that keeps such units."""
+        destinations = [destination for destination in self.destinations if destination.wants(unit.kind)]
+        if not destinations:
             return
         try:
             frozen = freeze(unit)
         except PublishError as error:
             self.events.notify("error", str(error))
-            self._lost += [Delivery(destination, unit, error=str(error)) for destination in self.destinations]
+            self._lost += [Delivery(destination, unit, error=str(error)) for destination in destinations]
             return
         sealed = seal.submit(frozen, self.events, self._stop)
         snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
         uploads = [
             (destination, publish.submit(destination, snapshot, self.events, self._stop, self.keep))
-            for destination in self.destinations
+            for destination in destinations
         ]
         self._shipments.append(_Shipment(frozen, sealed, uploads))
 
@@ -142,7 +143,8 @@ class Outbox:
         arrived = {(each.unit.name, each.destination.name) for each in first if each.is_verified}
         wanted = {unit.name for unit in units}
         for unit in units:
-            if any((unit.name, destination.name) not in arrived for destination in self.destinations):
+            wanting = [destination for destination in self.destinations if destination.wants(unit.kind)]
+            if any((unit.name, destination.name) not in arrived for destination in wanting):
                 self.send(unit)
         second = self.collect()
         if self.destinations:

@@ -46,9 +46,7 @@ def publish(
     events.append(PUBLISH, about | {"state": "uploading", "verified": False})
     try:
         _refuse_superseded(snapshot, keep)
-        result = destination.publish(snapshot, lambda done, total: _check(stop, snapshot.name))
-        if snapshot.manifest.kind == "checkpoint":
-            destination.prune(snapshot.manifest.run, keep, snapshot.name)
+        result = destination.publish(snapshot, lambda done, total: _check(stop, snapshot.name), keep)
     except FlowtunerError as error:
         events.append(PUBLISH, about | {"state": "failed", "verified": False, "message": str(error)})
         raise

@@ -19,7 +19,7 @@ from flowtuner.publishing.manifest import MANIFEST_NAME, parse_manifest
 TRIES, PAUSE_S = 3, 0.25
 WRITERS = ("write", "admin", "contributor")
 OURS = frozenset({".gitattributes", "README.md", "LICENSE", ".gitignore"})
-FIX_TOKEN = (
+FIX_MISSING = (
     'Store it in the block, give the job secrets={"HF_TOKEN": "$HF_TOKEN"}, set HF_TOKEN, or sign in with '
     "`hf auth login`."
 )
@@ -49,7 +49,7 @@ class _Findings:
 
     def add(self, code: str, what: str, state: Any, reason: str = "", fix: str = "") -> bool:
         self.checks.append(Check(code, what, state, reason, fix))
-        return state != "fail"
+        return bool(state != "fail")
 
 
 def inspect(wanted: Inspection, token: HubToken) -> list[Check]:
@@ -71,7 +71,7 @@ def inspect(wanted: Inspection, token: HubToken) -> list[Check]:
 
 def _check_token(token: HubToken, found: _Findings) -> bool:
     if token.problem:
-        return found.add("token_missing", "a token is there", "fail", f"{token.problem}.", FIX_TOKEN)
+        return found.add("token_missing", "a token is there", "fail", f"{token.problem}.", FIX_MISSING)
     return found.add("token", "a token is there", "pass", f"it is from {token.source}")
 
 
@@ -117,7 +117,9 @@ def _check_namespace(repo_id: str, me: dict[str, Any], found: _Findings) -> bool
     if owner in roles and owner not in writable:
         return found.add("namespace_foreign", what, "fail", f"your role in {owner} is {roles[owner]}.", fix)
     if owner not in writable:
-        return found.add("namespace_foreign", what, "fail", f"{owner} is neither you nor an organisation of yours.", fix)
+        return found.add(
+            "namespace_foreign", what, "fail", f"{owner} is neither you nor an organisation of yours.", fix
+        )
     access = me.get("auth", {}).get("accessToken", {})
     if access.get("role") == "read":
         reason = "the token's role is read."

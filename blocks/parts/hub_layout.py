@@ -1,4 +1,4 @@
-"""Where a run's checkpoints and release stand in a repository on the Hub, after the strategies of TRL and transformers."""
+"""Where a run's checkpoints and release stand in a repository on the Hub, by the strategies that TRL has names for."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ RESUME_FILES = (
     "optimizer.*", "scheduler.bin", "scheduler.pt", "scaler.pt", "random_states_*", "rng_state*", "ema.bin",
     "training_state.json", "trainer_state.json", "training_args.bin", "checkpoint_manifest.json", "*.pkl",
 )  # fmt: skip
+FOLDER = re.compile(rf"checkpoint-\d+|{LAST}")
 WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt)(\.index\.json)?$")
 
 
@@ -31,6 +32,11 @@ class Part:
     manifest: Manifest
     sources: dict[str, str]
     folder: str = ""
+
+
+def is_checkpoint(name: str) -> bool:
+    """Whether a folder of a repository is called as those of checkpoints are."""
+    return FOLDER.fullmatch(name) is not None
 
 
 def part_of(manifest: Manifest, strategy: Strategy) -> Part | None:

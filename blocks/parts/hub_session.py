@@ -1,4 +1,4 @@
-"""The HTTP client that huggingface_hub shares in a process, with time limits while we use it, and afterwards as it was."""
+"""The HTTP client that huggingface_hub shares in a process: with time limits while we use it, as it was afterwards."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def patient_client(limits: Limits) -> contextlib.AbstractContextManager[None]:
 def _take(undo: contextlib.ExitStack, limits: Limits) -> None:
     import httpx2
     from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import _http, are_progress_bars_disabled, disable_progress_bars
+    from huggingface_hub.utils import _http
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars
 
     previous: Callable[[], Any] = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 from blocks.parts.digests import digest_stream
 from blocks.parts.hub_errors import status_of
 from blocks.parts.hub_session import Limits, patient_client
-from blocks.parts.threads import run_together
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown, PublishError
 from flowtuner.publishing.destination import Progress
+from flowtuner.publishing.threads import run_together
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -59,6 +59,7 @@ class HubStore:
         self._writes: dict[str, _Write] = {}
         self._deletes: set[str] = set()
         self._blobs: dict[str, str] = {}
+        self._contents: dict[str, bytes] = {}
         self._head = ""
         self._tree: dict[str, RepoFile] = {}
         self._undo = contextlib.ExitStack()
@@ -72,7 +73,7 @@ class HubStore:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         with self._undo:
-            if error is None:
+            if error is None and (self._writes or self._deletes):
                 self.commit()
 
     @property
@@ -90,7 +91,9 @@ class HubStore:
                 return file.read()
         if path not in self._present():
             return None
-        return b"".join(self._download(path, 0))
+        if path not in self._contents:
+            self._contents[path] = b"".join(self._download(path, 0))
+        return self._contents[path]
 
     def chunks(self, key: str, offset: int) -> Iterator[bytes]:
         """The bytes of a file from an offset to its end."""
@@ -162,7 +165,7 @@ class HubStore:
                 self._deletes.add(path)
 
     def commit(self) -> str:
-        """Makes everything that was written visible at once; an answer that got lost is looked for, not asked for again."""
+        """Makes everything that was written visible at once; where the answer gets lost, the commit is looked for."""
         import httpx2
         from huggingface_hub import CommitOperationDelete
         from huggingface_hub.errors import HfHubHTTPError
@@ -185,7 +188,7 @@ class HubStore:
                 raise
             made = self._head
         self._blobs |= {path: _git_blob(write) for path, write in self._writes.items() if _is_small(write)}
-        self._writes, self._deletes, self._tree = {}, set(), {}
+        self._writes, self._deletes, self._tree, self._contents = {}, set(), {}, {}
         self._head = made
         return made
 
@@ -276,7 +279,8 @@ class HubStore:
 
     def _download(self, path: str, offset: int) -> Iterator[bytes]:
         from huggingface_hub import get_session, hf_hub_url
-        from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+        from huggingface_hub.utils._headers import build_hf_headers
+        from huggingface_hub.utils._http import hf_raise_for_status
 
         url = hf_hub_url(self._repository.repo_id, path, revision=self.head, endpoint=self._api.endpoint)
         headers = build_hf_headers(token=self._api.token) | ({"Range": f"bytes={offset}-"} if offset else {})

@@ -24,7 +24,7 @@ from flowtuner.publishing.addresses import place_below
 from flowtuner.publishing.destination import Place, Progress, PublishResult
 from flowtuner.publishing.entries import check_keys, check_spellings, faults_of
 from flowtuner.publishing.fetch import fetch_unit
-from flowtuner.publishing.manifest import Manifest
+from flowtuner.publishing.manifest import Kind, Manifest
 from flowtuner.publishing.snapshot import Snapshot
 from flowtuner.publishing.transfer import Store, find_remote_damage, list_units, remove_surplus, send
 
@@ -182,8 +182,12 @@ class KeptDestination(Block):
         """Says what may go wrong later although everything works now."""
         return []
 
-    def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
-        """Uploads what is not there yet, proves that it arrived, and writes the manifest last."""
+    def wants(self, kind: Kind) -> bool:
+        """Whether this destination keeps units of this kind: all of them, if it says nothing else."""
+        return True
+
+    def publish(self, snapshot: Snapshot, on_progress: Progress, keep: int = 0) -> PublishResult:
+        """Uploads what is not there yet, proves that it arrived, the manifest last; lets the oldest checkpoints go."""
         wanted = snapshot.manifest.select(self.include, self.exclude)
         if not wanted.files:
             raise PublishError(f"include and exclude leave nothing of {snapshot.name} for {self.name}. Widen them.")
@@ -192,6 +196,8 @@ class KeptDestination(Block):
             manifest, sent_files, sent_bytes = send(store, snapshot, wanted, on_progress)
             if manifest is wanted:  # otherwise all of it was looked at already, and nothing was written
                 damage = find_remote_damage(store, manifest, deep=False)
+            if not damage and manifest.kind == "checkpoint":
+                remove_surplus(store, manifest.run, keep, manifest.name)
         if damage:
             raise PublishError(f"{self.name} does not hold what was written: {'; '.join(damage[:5])}")
         return PublishResult(

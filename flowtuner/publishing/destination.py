@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 from flowtuner.errors import Fault
-from flowtuner.publishing.manifest import Manifest
+from flowtuner.publishing.manifest import Kind, Manifest
 from flowtuner.publishing.snapshot import Snapshot
 
 Progress = Callable[[int, int], None]
@@ -80,8 +80,11 @@ class Destination(Protocol):
     def cautions(self) -> list[str]:
         """Says what may go wrong later although everything works now."""
 
-    def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
-        """Uploads what is not there yet, reads it back, and writes the manifest last."""
+    def wants(self, kind: Kind) -> bool:
+        """Whether this destination keeps units of this kind."""
+
+    def publish(self, snapshot: Snapshot, on_progress: Progress, keep: int = 0) -> PublishResult:
+        """Uploads what is not there yet and reads it back, the manifest last; of the run's checkpoints `keep` stay."""
 
     def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
         """Says what is missing or wrong of a published unit; `deep` reads every byte."""

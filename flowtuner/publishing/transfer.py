@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol, Self
 
 from flowtuner.durable import FileRecord
@@ -66,15 +67,24 @@ class Store(Protocol):
         """The bytes of an object from an offset to its end; several threads read at once."""
 
 
-def send(store: Store, snapshot: Snapshot, manifest: Manifest, on_progress: Progress) -> tuple[Manifest, int, int]:
-    """Brings a unit to a store; answers with the manifest that stands there now, files sent and bytes sent."""
+def send(
+    store: Store,
+    snapshot: Snapshot,
+    manifest: Manifest,
+    on_progress: Progress,
+    sources: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[Manifest, int, int]:
+    """Brings a unit to a store; answers with the manifest that stands there now, files sent and bytes sent.
+
+    `sources` says which of the snapshot's files are to stand there under another path.
+    """
     manifest_key = f"{manifest.prefix}/{MANIFEST_NAME}"
     remote = parse_manifest(store.read(manifest_key))
     changed = _find_changed(store, manifest, remote)
     if remote and not changed and remote.describes_same(manifest):
         on_progress(manifest.size, manifest.size)
         return remote, 0, 0
-    sent = _upload(store, snapshot, manifest, changed, on_progress)
+    sent = _upload(store, snapshot, changed, on_progress, manifest.prefix, sources)
     if changed:
         # While names are switched the old manifest would vouch for a mixture.
         store.delete(manifest_key)
@@ -153,7 +163,12 @@ def _find_changed(store: Store, manifest: Manifest, remote: Manifest | None) -> 
 
 
 def _upload(
-    store: Store, snapshot: Snapshot, manifest: Manifest, changed: list[FileRecord], on_progress: Progress
+    store: Store,
+    snapshot: Snapshot,
+    changed: list[FileRecord],
+    on_progress: Progress,
+    prefix: str,
+    sources: Mapping[str, str],
 ) -> int:
     done = {record.path: 0 for record in changed}
     total = sum(record.size for record in changed)
@@ -164,12 +179,12 @@ def _upload(
         on_progress(sum(done.values()), total)
 
     for record in changed:
-        source = snapshot.folder / record.path
+        source = snapshot.folder / sources.get(record.path, record.path)
         if not source.is_file():
             raise PublishError(
                 f"{source} vanished before it was published. Run `flowtuner publish` on the folder again."
             )
-        key = f"{manifest.prefix}/{record.path}"
+        key = f"{prefix}/{record.path}"
         store.stage(source, key, record, lambda bytes, _, path=record.path: count(path, bytes))  # type: ignore[misc]
     return total
 

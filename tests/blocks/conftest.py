@@ -14,6 +14,8 @@ from flowtuner.publishing.snapshot import Snapshot, checkpoint_unit, freeze
 from tests.fakes.dropbox.account import Account
 from tests.fakes.dropbox.server import FakeDropbox, session_to
 from tests.fakes.faultproxy import FaultProxy
+from tests.fakes.hub.accounts import ALICE, Accounts
+from tests.fakes.hub.server import Hub, serve
 from tests.fakes.s3.servers import KEYS, REGION, moto, seaweed
 
 RUN = "run 1"
@@ -99,6 +101,42 @@ def lead_to(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the SDK find Dropbox at a port of this machine, and the first wait be short."""
     monkeypatch.setattr("blocks.dropbox.open_session", lambda: session_to(port))
     monkeypatch.setattr("blocks.dropbox.FIRST_WAIT_S", 0.01)
+
+
+@pytest.fixture(scope="session")
+def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with serve(tmp_path_factory.mktemp("hub")) as hub:
+        yield hub
+
+
+@pytest.fixture
+def hub(hub_server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+    """A Hub without repositories, where contents travel as LFS; nothing of the user's own sign-in counts."""
+    reset_hub(hub_server)
+    leave_sign_in_alone(monkeypatch, tmp_path)
+    monkeypatch.setenv("HF_ENDPOINT", hub_server.url)
+    monkeypatch.setenv("HF_TOKEN", ALICE)
+    return hub_server
+
+
+def reset_hub(hub: Hub) -> None:
+    hub.state.accounts = Accounts.usual()
+    hub.state.repos.clear()
+    hub.state.traffic.clear()
+    for blob in hub.state.blobs.folder.iterdir():
+        blob.unlink()
+
+
+def leave_sign_in_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, has_xet: bool = False) -> None:
+    from huggingface_hub import constants
+
+    # Both are read from the environment when the library is imported, which other tests may have done.
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", not has_xet)
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def connect(url: str) -> Any:
