@@ -107,9 +107,9 @@ class DropboxDestination(KeptDestination):
             "Give refresh_token and app_key, which renew themselves"
         ]
 
-    def publish(self, snapshot: Snapshot, on_progress: Progress) -> PublishResult:
+    def publish(self, snapshot: Snapshot, on_progress: Progress, keep: int = 0) -> PublishResult:
         """Uploads what is not there yet, proves that it arrived, writes the manifest last, and shares the folder."""
-        result = super().publish(snapshot, on_progress)
+        result = super().publish(snapshot, on_progress, keep)
         if not self.shared_link or self.public_base_url:
             return result
         try:
