@@ -43,6 +43,9 @@ class Vae(ABC):
     module: Any
     """The diffusers model inside, for the pipeline."""
 
+    sees_time: bool = False
+    """Whether its convolutions run over time as well as space."""
+
     @abstractmethod
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Latents of a batch of pictures (B, 3, H, W) in [-1, 1]; always the same ones for the same picture."""

@@ -162,7 +162,8 @@ class Library:
 
     def _open_encoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
         vae = self.open_vae()
-        vae.module.to(memory_format=torch.channels_last)
+        if not vae.sees_time:
+            vae.module.to(memory_format=torch.channels_last)
         return vae.encode
 
     def _report_scan(self, done: int, total: int) -> None:

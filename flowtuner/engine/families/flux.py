@@ -20,7 +20,6 @@ KONTEXT = "kontext"
 KONTEXT_PIPELINE = "FluxKontextPipeline"
 TEXT_TOKENS = 512
 SCHNELL_TEXT_TOKENS = 256
-VAE_SCALE = 8
 PICTURE_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 TEXT_ATTENTION = ("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
 PICTURE_LAYERS = ("ff.net.0.proj", "ff.net.2", "proj_mlp", "proj_out")
@@ -50,6 +49,7 @@ class Flux(PipelineFamily):
         KONTEXT: "black-forest-labs/FLUX.1-Kontext-dev",
     }
     default_flavour = "dev"
+    latents_per_token = 2
     pipelines = ("FluxPipeline", KONTEXT_PIPELINE)
     parts: ClassVar[dict[str, Part]] = {
         "transformer": Part("FluxTransformer2DModel"),
@@ -131,13 +131,7 @@ class Flux(PipelineFamily):
     @classmethod
     def find_limits(cls, config: TrainingConfig) -> list[Fault]:
         """Sizes that cannot be cut into tokens, and a range of guidance that is none."""
-        faults = []
-        token = 2 * _find_vae_scale(Path(config.pretrained_model_name_or_path or "").expanduser())
-        if config.aspect_bucket_alignment % token:
-            problem = f"the model sees pictures in squares of {token} pixels"
-            faults.append(
-                Fault("aspect_bucket_alignment", config.aspect_bucket_alignment, "", problem, f"multiples of {token}")
-            )
+        faults = super().find_limits(config)
         if config.flux_guidance_mode == "random-range" and config.flux_guidance_min > config.flux_guidance_max:
             problem = f"is above flux_guidance_max={config.flux_guidance_max:g}"
             faults.append(Fault("flux_guidance_min", config.flux_guidance_min, "", problem))
@@ -158,15 +152,6 @@ def _is_kontext(folder: Path) -> bool:
         return index.is_file() and sources.read_class(index) == KONTEXT_PIPELINE
     except ValueError:
         return False  # what is wrong with the file is `check_source`'s to say
-
-
-def _find_vae_scale(folder: Path) -> int:
-    settings = folder / "vae" / "config.json"
-    try:
-        channels = sources.read_object(settings).get("block_out_channels") if settings.is_file() else None
-    except ValueError:
-        channels = None
-    return 1 << (len(channels) - 1) if isinstance(channels, list) and channels else VAE_SCALE
 
 
 def _find_text_limit(folder: Path, flavour: str | None) -> int:

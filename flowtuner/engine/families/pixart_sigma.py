@@ -58,15 +58,10 @@ class PixArtSigma(PipelineFamily):
 
     def collate_text(self, rows: Sequence[Rows]) -> Rows:
         """Pads to the longest prompt of the batch; with the mask this equals padding to 300 tokens."""
-        import torch
+        from flowtuner.engine.families.parts.encoders import pad_rows
 
-        embeds = [row["prompt_embeds"] for row in rows]
-        lengths = torch.tensor([len(embed) for embed in embeds])
-        mask = torch.arange(int(lengths.max())) < lengths[:, None]
-        return {
-            "prompt_embeds": torch.nn.utils.rnn.pad_sequence(embeds, batch_first=True),
-            "prompt_attention_mask": mask.to(embeds[0].device),
-        }
+        embeds, mask = pad_rows(rows)
+        return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted noise; the learned variance in the other half of the channels is not trained."""

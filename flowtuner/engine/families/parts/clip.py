@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from flowtuner.engine.families.parts.encoders import pad_tokens
 from flowtuner.engine.family import Rows, TextEncoder
 from flowtuner.errors import ConfigError, Fault
 
@@ -40,7 +39,7 @@ class ClipTokens(TextEncoder):
 
 
 class TwoClips(TextEncoder):
-    """Two encoders side by side, each without its last layer, and the second one's summary of the prompt."""
+    """Two encoders side by side, each without its last layer, and the summaries of those that give one."""
 
     def __init__(self, pairs: Sequence[tuple[Any, Any]], max_tokens: int, skip: int) -> None:
         for _, model in pairs:
@@ -56,16 +55,26 @@ class TwoClips(TextEncoder):
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> list[Rows]:
         """Both encoders' states of all tokens, joined; every prompt has the same length."""
-        joined = []
+        joined, summaries = [], []
         for tokenizer, model in self._pairs:
             ids = pad_tokens(tokenizer, prompts, self._max_tokens).to(model.device)
             answer = model(ids, output_hidden_states=True)
             joined.append(answer.hidden_states[-(self._skip + 2)])
-        states = torch.cat(joined, dim=-1)
+            if "text_embeds" in answer:
+                summaries.append(answer.text_embeds)
+        states, pooled = torch.cat(joined, dim=-1), torch.cat(summaries, dim=-1)
         return [
-            {"prompt_embeds": state.clone(), "pooled_prompt_embeds": pooled.clone()}
-            for state, pooled in zip(states, answer.text_embeds, strict=True)
+            {"prompt_embeds": state.clone(), "pooled_prompt_embeds": summary.clone()}
+            for state, summary in zip(states, pooled, strict=True)
         ]
+
+
+def pad_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
+    """Token ids of prompts that are cut or padded to one length."""
+    ids: torch.Tensor = tokenizer(
+        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+    ).input_ids
+    return ids
 
 
 def check_skip(skip: int, model: Any, counted_from: int) -> None:

@@ -1,4 +1,4 @@
-"""Text encoders and autoencoders that several families share."""
+"""T5, alone or beside CLIP, as several families read it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from flowtuner.engine.family import Rows, TextEncoder, Vae
+from flowtuner.engine.families.parts.clip import TwoClips, pad_tokens
+from flowtuner.engine.family import Rows, TextEncoder
 
 
 class T5Text(TextEncoder):
@@ -72,36 +73,46 @@ class ClipAndT5(TextEncoder):
         ]
 
 
-class KlVae(Vae):
-    """AutoencoderKL with the scaling that its models expect."""
+class ClipsAndT5(TextEncoder):
+    """Two CLIPs beside each other, widened to T5's width, and T5's view of the same prompt behind them."""
 
-    def __init__(self, module: Any) -> None:
-        self.module = module
-        self.scale = 2 ** (len(module.config.block_out_channels) - 1)
-        self._factor = module.config.scaling_factor
-        self._shift = getattr(module.config, "shift_factor", None) or 0.0
+    def __init__(self, clips: TwoClips, t5: tuple[Any, Any] | None, width: int, max_tokens: int) -> None:
+        self._clips = clips
+        self._t5 = t5
+        self._width = width
+        self._max_tokens = max_tokens
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """T5's tokens per prompt, or CLIP's where there is no T5."""
+        if self._t5 is None:
+            return self._clips.count_tokens(prompts)
+        ids = self._t5[0](list(prompts), truncation=True, max_length=self._max_tokens).input_ids
+        return [len(row) for row in ids]
 
     @torch.no_grad()
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        """The mode of the posterior, scaled."""
-        mode = self.module.encode(pixels.to(self.module.device, self.module.dtype)).latent_dist.mode()
-        latents: torch.Tensor = (mode - self._shift) * self._factor
-        return latents
+    def encode(self, prompts: Sequence[str]) -> list[Rows]:
+        """All tokens, padding included: the model reads that too. Without T5 its part is zeros."""
+        rows = self._clips.encode(prompts)
+        if self._t5 is None:
+            later = rows[0]["prompt_embeds"].new_zeros(len(prompts), self._max_tokens, self._width)
+        else:
+            tokenizer, model = self._t5
+            later = model(pad_tokens(tokenizer, prompts, self._max_tokens).to(model.device))[0]
+        return [
+            row | {"prompt_embeds": self._join(row["prompt_embeds"], own)} for row, own in zip(rows, later, strict=True)
+        ]
 
-    @torch.no_grad()
-    def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Pictures from scaled latents."""
-        plain = latents.to(self.module.device, self.module.dtype) / self._factor + self._shift
-        pixels: torch.Tensor = self.module.decode(plain, return_dict=False)[0]
-        return pixels
+    def _join(self, clip: torch.Tensor, t5: torch.Tensor) -> torch.Tensor:
+        wide = torch.nn.functional.pad(clip, (0, self._width - clip.shape[-1]))
+        return torch.cat([wide, t5.to(wide.dtype)])
 
 
-def pad_tokens(tokenizer: Any, prompts: Sequence[str], length: int) -> torch.Tensor:
-    """Token ids of prompts that are cut or padded to one length."""
-    ids: torch.Tensor = tokenizer(
-        list(prompts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
-    ).input_ids
-    return ids
+def pad_rows(rows: Sequence[Rows]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The prompts of a batch, padded to the longest of them, and the mask that makes this exact."""
+    embeds = [row["prompt_embeds"] for row in rows]
+    lengths = torch.tensor([len(embed) for embed in embeds])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    return pad_sequence(embeds, batch_first=True), mask.to(embeds[0].device)
 
 
 def _clean(prompts: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ from diffusers import (
 )
 
 from flowtuner.engine.families.parts import tiny
+from flowtuner.engine.families.parts.packing import pack, unpack
 from flowtuner.engine.family import Rows
-from flowtuner.errors import DataError
 
 HEAD_WIDTH = 32
 HEADS = 4
@@ -24,7 +24,6 @@ LATENT_CHANNELS = 16
 TINY_TEXT_TOKENS = 32
 REFERENCE_TOKENS = "reference_tokens"
 REFERENCE_IDS = "reference_ids"
-GATES = 4.0
 
 
 def predict(
@@ -50,25 +49,6 @@ def predict(
         return_dict=False,
     )[0]
     return unpack(output[:, :count], height, width)
-
-
-def pack(latents: torch.Tensor) -> torch.Tensor:
-    """Latents (B, C, H, W) as tokens (B, H/2 * W/2, 4C): two by two latents each."""
-    batch, channels, height, width = latents.shape
-    if height % 2 or width % 2:
-        raise DataError(
-            f"Flux sees latents two by two, and these are {width}x{height}. "
-            "Set aspect_bucket_alignment (of the dataset, or of the run) to 16 or more."
-        )
-    cut = latents.reshape(batch, channels, height // 2, 2, width // 2, 2)
-    return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, height // 2 * (width // 2), channels * 4)
-
-
-def unpack(tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """The reverse of `pack`."""
-    batch, _, channels = tokens.shape
-    cut = tokens.reshape(batch, height // 2, width // 2, channels // 4, 2, 2)
-    return cut.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels // 4, height, width)
 
 
 def position_ids(height: int, width: int, device: torch.device) -> torch.Tensor:
@@ -136,14 +116,13 @@ def build_tiny(variant: Mapping[str, Any]) -> Any:
         guidance_embeds=variant.get("guidance_embeds", True),
         axes_dims_rope=(HEAD_WIDTH // 4, HEAD_WIDTH // 8 * 3, HEAD_WIDTH // 8 * 3),
     )
-    _open_gates(transformer)
+    tiny.open_gates(transformer)
     vae: AutoencoderKL = tiny.build_vae(
         variant.get("vae_channels", (16, 32, 32)),
         LATENT_CHANNELS,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
         scaling_factor=0.3611,
         shift_factor=0.1159,
+        **tiny.NO_QUANT_CONVS,
     )
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0)
     chosen = FluxKontextPipeline if variant.get("kontext") else FluxPipeline
@@ -156,11 +135,3 @@ def build_tiny(variant: Mapping[str, Any]) -> Any:
         tokenizer_2=t5_tokenizer,
         transformer=transformer,
     )
-
-
-def _open_gates(transformer: torch.nn.Module) -> None:
-    # Fresh gates all but close every block, and what is attended to hardly reaches the answer; trained ones do not.
-    with torch.no_grad():
-        for name, parameter in transformer.named_parameters():
-            if ".norm" in name and ".linear." in name:
-                parameter.mul_(GATES)

@@ -77,6 +77,15 @@ def load_part(family: PipelineFamily, name: str, dtype: torch.dtype, device: tor
     return module.to(device).eval()
 
 
+def read_settings(family: PipelineFamily, part: str) -> dict[str, Any]:
+    """A diffusers model's configuration, without the model."""
+    import diffusers
+
+    with loading(family, part):
+        settings: dict[str, Any] = getattr(diffusers, family.parts[part].loads).load_config(**origin_of(family, part))
+    return settings
+
+
 def load_scheduler(family: Family) -> Any:
     """The source's own sampler, of whatever class its configuration names."""
     import diffusers

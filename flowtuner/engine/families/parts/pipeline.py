@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from flowtuner.durable import atomic_folder
 from flowtuner.engine.families.parts import source as sources
 from flowtuner.engine.family import Family, Rows, TextEncoder, Vae
+from flowtuner.errors import Fault
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
     from flowtuner.engine.diffusion import NoiseSchedule
+    from flowtuner.options import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class PipelineFamily(Family):
     parts: ClassVar[Mapping[str, Part]]
     """The subfolders of a source; all but optional ones have to be there."""
 
+    pixels_per_latent: ClassVar[int] = 8
+    """Along an edge, unless the source's own autoencoder is seen to be another."""
+
+    latents_per_token: ClassVar[int] = 1
+    """Along an edge of what the model attends to."""
+
     pipeline_options: ClassVar[Mapping[str, Any]] = {}
     """What the pipeline is made with besides its parts."""
 
@@ -79,7 +87,7 @@ class PipelineFamily(Family):
 
     def wrap_vae(self, module: Any) -> Vae:
         """The autoencoder with the scaling that the model expects of latents."""
-        from flowtuner.engine.families.parts.encoders import KlVae
+        from flowtuner.engine.families.parts.autoencoders import KlVae
 
         return KlVae(module)
 
@@ -166,6 +174,18 @@ class PipelineFamily(Family):
 
         copy_other_parts(locate_folder(self), target, self.component, model)
         save_model(model, target / self.component)
+
+    @classmethod
+    def find_limits(cls, config: TrainingConfig) -> list[Fault]:
+        """Sizes that cannot be cut into latents and tokens."""
+        own = config.pretrained_model_name_or_path
+        scale = sources.find_vae_scale(Path(own).expanduser() / "vae") if own else None
+        token = cls.latents_per_token * (scale or cls.pixels_per_latent)
+        alignment = config.aspect_bucket_alignment
+        if alignment % token == 0:
+            return []
+        problem = f"the model sees pictures in squares of {token} pixels"
+        return [Fault("aspect_bucket_alignment", alignment, "", problem, f"multiples of {token}")]
 
     @classmethod
     def check_source(cls, path: Path) -> list[str]:

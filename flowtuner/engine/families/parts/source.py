@@ -61,6 +61,20 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def find_vae_scale(folder: Path) -> int | None:
+    """Pixels per latent of an autoencoder's folder, if it is there and says so."""
+    settings = folder / "config.json"
+    try:
+        found = read_object(settings) if settings.is_file() else {}
+    except ValueError:
+        return None  # what is wrong with the file is `find_faults`' to say
+    levels = found.get("block_out_channels") or found.get("encoder_block_out_channels")
+    halvings = len(levels) - 1 if isinstance(levels, list) else None
+    if isinstance(found.get("temperal_downsample"), list):
+        halvings = len(found["temperal_downsample"])
+    return None if halvings is None else 1 << halvings
+
+
 def _find_part_faults(part: Path, classes: tuple[str, ...]) -> Iterator[str]:
     if not part.is_dir():
         yield f"{part}/ is missing"

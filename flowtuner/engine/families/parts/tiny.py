@@ -11,6 +11,8 @@ WORDS = (
     *("small", "square", "the", "triangle", "white", "with", "yellow", "background"),
 )
 # Single characters spell every other word, so that nothing a user writes collapses to <unk>.
+NO_QUANT_CONVS = {"use_quant_conv": False, "use_post_quant_conv": False}
+GATES = 4.0
 CHARACTERS = "\u2581abcdefghijklmnopqrstuvwxyz0123456789.,'-"
 
 
@@ -99,3 +101,24 @@ def build_vae(channels: Sequence[int], latent_channels: int, **extra: Any) -> An
         layers_per_block=1,
         **extra,
     ).eval()
+
+
+def open_gates(transformer: Any) -> Any:
+    """Lets blocks be heard: fresh gates all but close them, and what is attended to hardly reaches the answer."""
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in transformer.named_parameters():
+            if (".norm" in name and ".linear." in name) or "_mod." in name:
+                parameter.mul_(GATES)
+    return transformer.eval()
+
+
+def fill_empty(transformer: Any, *names: str) -> Any:
+    """Draws parameters that their class leaves uninitialised: the same seed is to give the same bytes."""
+    import torch
+
+    with torch.no_grad():
+        for name in names:
+            torch.nn.init.normal_(transformer.get_parameter(name))
+    return transformer.eval()

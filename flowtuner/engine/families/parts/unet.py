@@ -34,10 +34,11 @@ class UNetFamily(PipelineFamily):
     @classmethod
     def find_limits(cls, config: TrainingConfig) -> list[Fault]:
         """CLIP has no positions beyond its own length."""
+        faults = super().find_limits(config)
         if not config.tokenizer_max_length or config.tokenizer_max_length <= CLIP_TOKENS:
-            return []
+            return faults
         problem = f"CLIP reads {CLIP_TOKENS} tokens at most"
-        return [Fault("tokenizer_max_length", config.tokenizer_max_length, "", problem, f"1 to {CLIP_TOKENS}")]
+        return [*faults, Fault("tokenizer_max_length", config.tokenizer_max_length, "", problem, f"1 to {CLIP_TOKENS}")]
 
 
 def build_unet(cross_width: int, **extra: Any) -> Any:
