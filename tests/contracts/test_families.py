@@ -1,10 +1,13 @@
 """What every family file promises; a new file is tested the day it is added."""
 
+import json
 import sys
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from subprocess import run
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DiffusionPipeline
@@ -13,13 +16,17 @@ from flowtuner import durable
 from flowtuner.engine.adapters import attach
 from flowtuner.engine.diffusion import compute_loss
 from flowtuner.engine.families import open_family, supported
+from flowtuner.engine.families.parts.loading import muted_deprecations
+from flowtuner.engine.families.parts.packing import unpack
 from flowtuner.engine.optim import create_optimizer
 from flowtuner.engine.precision import resolve_precision
 from flowtuner.options import TrainingConfig
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "", "a large yellow triangle on a black background"]
+LONG = "zorp, a large Yellow triangle on " * 90
 EDGE = 32
+EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 
 
 @dataclass
@@ -82,6 +89,17 @@ def test_a_family_is_opened_without_torch(source):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("name", supported())
+def test_every_family_has_an_example(name):
+    examples = [json.loads(path.read_text()) for path in EXAMPLES.glob("*/config.json")]
+    mine = [example for example in examples if example.get("model_family") in (name, name.replace("_sigma", ""))]
+    assert mine
+    assert all(
+        example.get("model_flavour", open_family(name).default_flavour) in open_family(name).flavours
+        for example in mine
+    )
+
+
 def test_the_same_seed_builds_the_same_bytes(source, tmp_path):
     name, path = source
     again = open_family(name).tiny(tmp_path / "elsewhere", seed=3)
@@ -122,8 +140,10 @@ def test_padding_to_the_longest_prompt_of_the_batch_changes_nothing(loaded):
     with torch.no_grad():
         one = loaded.family.predict(model, loaded.latents[:1], timesteps, short)
         other = loaded.family.predict(model, loaded.latents[:1], timesteps, padded)
+        asked = loaded.family.predict(model, loaded.latents[:1], timesteps, loaded.family.collate_text(loaded.rows[2:]))
     assert one.shape == loaded.latents[:1].shape
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(one, asked, atol=1e-3)  # or else what is padded could not matter
 
 
 def test_latents_have_the_vaes_scale_and_decode_to_pixels(loaded):
@@ -154,6 +174,76 @@ def test_training_learns_saves_and_comes_back(source, loaded, tmp_path, model_ty
     read.load(tmp_path)
     assert all(torch.equal(one, other) for one, other in zip(part.state().values(), read.state().values(), strict=True))
     assert loss_of(fresh, loaded).item() == after
+
+
+def test_one_step_of_the_pipeline_is_what_the_model_predicts(source, loaded):
+    """Timesteps, sign, packing and text: from noise, the pipeline goes one step of its sampler where we go."""
+    name, path = source
+    family = open_family(name)(path, options(name, path, flux_guidance_value=0.0))
+    if family.prediction != "flow_matching":
+        return  # those steps are the sampler's own; the pictures are compared below
+    model = family.load_model(torch.float32, CPU)
+    text = family.collate_text(loaded.rows[:1])
+    pipeline = family.open_pipeline(model, loaded.vae, loaded.rows[:1])
+    pipeline.set_progress_bar_config(disable=True)
+    shape = loaded.latents[:1].shape
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(4))
+    arguments = family.prompt_arguments(loaded.rows[:1], loaded.rows[1]) | family.drawing_arguments(EDGE, EDGE, 0.0)
+    seen = []
+
+    def keep(pipeline, step, timestep, tensors):
+        seen.append(tensors["latents"])
+        return tensors
+
+    generator = [torch.Generator().manual_seed(4)]
+    with muted_deprecations():
+        pipeline(**arguments, num_inference_steps=2, generator=generator, callback_on_step_end=keep)
+    after = unpack(seen[0], *shape[-2:]) if seen[0].ndim == 3 else seen[0]
+    sigmas, timestep = pipeline.scheduler.sigmas, pipeline.scheduler.timesteps[:1].float()
+    with torch.no_grad():
+        direction = family.predict(model, noise, timestep, text)
+    torch.testing.assert_close(after, noise + (sigmas[1] - sigmas[0]) * direction, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("prompt", ["a Red circle", pytest.param(LONG, marks=pytest.mark.slow)], ids=["short", "long"])
+def test_a_picture_is_the_one_that_diffusers_draws_of_the_prompt(loaded, prompt):
+    family = loaded.family
+    wanted, refused = family.load_text_encoder(torch.float32, CPU).encode([prompt, ""])
+    model = family.load_model(torch.float32, CPU)
+    size = {"width": EDGE, "height": EDGE, "guidance": 3.0}
+    ours = family.render(model, loaded.vae, wanted, refused, steps=2, seed=5, **size)
+    pipeline = DiffusionPipeline.from_pretrained(family.source)
+    pipeline.set_progress_bar_config(disable=True)
+    arguments = family.drawing_arguments(EDGE, EDGE, 3.0) | {"prompt": prompt, "negative_prompt": ""}
+    if "max_sequence_length" in signature(pipeline.__call__).parameters:
+        arguments["max_sequence_length"] = family.max_text_tokens
+    with muted_deprecations():
+        theirs = pipeline(**arguments, num_inference_steps=2, generator=torch.Generator().manual_seed(5)).images[0]
+    difference = np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int))
+    assert difference.max() <= 1
+
+
+def test_a_lora_is_loaded_by_the_pipeline_if_it_has_a_loader(source, loaded, tmp_path):
+    family = loaded.family
+    pipeline = DiffusionPipeline.from_pretrained(family.source)
+    if not hasattr(pipeline, "load_lora_weights"):
+        return  # docs/adapters.md shows the one line that loads it
+    config = options(*source, model_type="lora", lora_alpha=4, lora_dropout=0.0)
+    model = family.load_model(torch.float32, CPU)
+    part = attach(model, config, family, resolve_precision(config, CPU))
+    with torch.no_grad():
+        for number, parameter in enumerate(part.parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
+    part.save(tmp_path)
+    trained = getattr(pipeline, family.component)
+    steps = torch.tensor([500] * len(loaded.rows))
+    with torch.no_grad():
+        before = family.predict(trained, loaded.latents, steps, loaded.text)
+        pipeline.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
+        after = family.predict(trained, loaded.latents, steps, loaded.text)
+        wanted = family.predict(model, loaded.latents, steps, loaded.text)
+    torch.testing.assert_close(after, wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(before, after, atol=1e-3)
 
 
 def test_pictures_are_rendered_and_repeat(loaded):

@@ -63,7 +63,8 @@ class Flux(PipelineFamily):
     prediction: ClassVar[Prediction] = "flow_matching"
 
     def __init__(self, source: str | Path, config: TrainingConfig) -> None:
-        self.max_text_tokens = _find_text_limit(Path(source).expanduser(), config.model_flavour)
+        trained = SCHNELL_TEXT_TOKENS if config.model_flavour == "schnell" else TEXT_TOKENS
+        self.max_text_tokens = sources.find_text_limit(Path(source).expanduser() / "tokenizer_2", trained)
         super().__init__(source, config)
         self.lora_targets = LORA_TARGETS[config.flux_lora_target]
         self.takes_references = config.model_flavour == KONTEXT or _is_kontext(Path(source).expanduser())
@@ -152,17 +153,6 @@ def _is_kontext(folder: Path) -> bool:
         return index.is_file() and sources.read_class(index) == KONTEXT_PIPELINE
     except ValueError:
         return False  # what is wrong with the file is `check_source`'s to say
-
-
-def _find_text_limit(folder: Path, flavour: str | None) -> int:
-    """What the flavour was trained with, and no more than its tokenizer takes."""
-    trained = SCHNELL_TEXT_TOKENS if flavour == "schnell" else TEXT_TOKENS
-    settings = folder / "tokenizer_2" / "tokenizer_config.json"
-    try:
-        own = sources.read_object(settings).get("model_max_length") if settings.is_file() else None
-    except ValueError:
-        return trained
-    return min(trained, int(own)) if isinstance(own, int | float) else trained
 
 
 FAMILY = Flux

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from flowtuner.engine.families.parts import source as sources
 from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, PipelineFamily, TextPart
 from flowtuner.engine.family import Prediction, Rows, TextEncoder
 
 if TYPE_CHECKING:
     import torch
+
+    from flowtuner.options import TrainingConfig
+
+TEXT_TOKENS = 256
+TINY_TEXT_TOKENS = 24
 
 
 class StableDiffusion3(PipelineFamily):
@@ -25,7 +32,6 @@ class StableDiffusion3(PipelineFamily):
     default_flavour = "medium"
     prediction: ClassVar[Prediction] = "flow_matching"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
-    max_text_tokens = 256
     takes_clip_skip = True
     latents_per_token = 2
     pipelines = ("StableDiffusion3Pipeline",)
@@ -40,6 +46,10 @@ class StableDiffusion3(PipelineFamily):
         "tokenizer_3": TextPart("T5Tokenizer", is_optional=True),
         "scheduler": SCHEDULER,
     }
+
+    def __init__(self, source: str | Path, config: TrainingConfig) -> None:
+        self.max_text_tokens = sources.find_text_limit(Path(source).expanduser() / "tokenizer_3", TEXT_TOKENS)
+        super().__init__(source, config)
 
     def join_text_parts(self, parts: Mapping[str, Any]) -> TextEncoder:
         """Both CLIPs, and T5 behind them."""
@@ -74,7 +84,7 @@ class StableDiffusion3(PipelineFamily):
         words, width = variant.get("words", ()), 64
         tokenizers = [tiny.build_clip_tokenizer(words) for _ in range(2)]
         clips = [tiny.build_clip(tokenizer, 16, is_projected=True) for tokenizer in tokenizers]
-        t5_tokenizer = tiny.build_t5_tokenizer(words, variant.get("text_tokens", 512))
+        t5_tokenizer = tiny.build_t5_tokenizer(words, variant.get("text_tokens", TINY_TEXT_TOKENS))
         transformer = SD3Transformer2DModel(
             sample_size=16,
             num_layers=2,

@@ -1,15 +1,12 @@
-"""What is special about SD 1.x and SDXL: CLIP text as their pipelines read it, sizes and crops, LoRA for diffusers."""
+"""What is special about SD 1.x and SDXL: CLIP text as their pipelines read it, sizes and crops."""
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from flowtuner.engine.adapters import attach
 from flowtuner.engine.data.sample import Plan
 from flowtuner.engine.diffusion import compute_loss
 from flowtuner.engine.families import open_family
-from flowtuner.engine.families.parts.loading import muted_deprecations
-from flowtuner.engine.precision import resolve_precision
 from flowtuner.engine.preflight import inspect_run
 from flowtuner.errors import ConfigError
 from flowtuner.options import load
@@ -17,7 +14,6 @@ from flowtuner.options import load
 CPU = torch.device("cpu")
 PIPELINES = {"sd1x": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
 PROMPTS = ["a red circle", "zorp, a large yellow triangle " * 9]
-SIZE = {"width": 32, "height": 32, "num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "pt"}
 
 
 @pytest.fixture(scope="module", params=PIPELINES)
@@ -34,12 +30,6 @@ def tiny_sdxl(tmp_path_factory):
 def open_tiny(tiny, configure):
     name, path = tiny
     return lambda **options: open_family(name)(path, configure(model_family=name, **options))
-
-
-def draw(pipeline, prompt="a red circle"):
-    pipeline.set_progress_bar_config(disable=True)
-    with muted_deprecations():
-        return pipeline(prompt, generator=torch.Generator().manual_seed(0), **SIZE).images
 
 
 @pytest.mark.parametrize("skip", [None, 1])
@@ -69,41 +59,6 @@ def token_ids(pipeline):
 def test_more_layers_cannot_be_left_out_than_there_are(open_tiny):
     with pytest.raises(ConfigError, match=r"clip_skip.*2 layers only"):
         open_tiny(clip_skip=7).load_text_encoder(torch.float32, CPU)
-
-
-def test_a_lora_is_loaded_by_diffusers_own_pipeline(tiny, open_tiny, tmp_path):
-    name, path = tiny
-    family = open_tiny(model_type="lora", lora_rank=4, lora_alpha=2)
-    precision = resolve_precision(family.config, CPU)
-    model = family.load_model(precision.base, CPU)
-    part = attach(model, family.config, family, precision)
-    with torch.no_grad():
-        for number, parameter in enumerate(part.parameters()):
-            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number)) * 0.3)
-    part.save(tmp_path)
-
-    pipeline = PIPELINES[name].from_pretrained(path)
-    without = draw(pipeline)
-    pipeline.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.safetensors")
-    loaded = draw(pipeline)
-    pipeline.unload_lora_weights()
-    pipeline.unet = model.eval()
-    torch.testing.assert_close(loaded, draw(pipeline))
-    assert not torch.equal(loaded, without)
-
-
-def test_a_finished_training_is_drawn_as_the_pipeline_draws_it(tiny, open_tiny):
-    name, path = tiny
-    family = open_tiny()
-    rows = family.load_text_encoder(torch.float32, CPU).encode(["a red circle", ""])
-    vae, model = family.load_vae(torch.float32, CPU), family.load_model(torch.float32, CPU)
-    image = family.render(model, vae, *rows, width=32, height=32, steps=2, guidance=3.0, seed=0)
-    pipeline = PIPELINES[name].from_pretrained(path)
-    pipeline.set_progress_bar_config(disable=True)
-    generator = [torch.Generator().manual_seed(0)]
-    options = SIZE | {"output_type": "pil", "negative_prompt": ""}
-    with muted_deprecations():
-        assert pipeline("a red circle", generator=generator, **options).images[0].tobytes() == image.tobytes()
 
 
 def test_sdxl_is_told_size_and_crop(tiny_sdxl, configure):
@@ -142,21 +97,6 @@ def test_another_clip_skip_is_another_cache(start, tiny_run, tiny_sdxl):
     plain = start(values, "cached").session._library.read_text("")
     skipped = start(values | {"clip_skip": 1}, "cached").session._library.read_text("")
     assert not torch.equal(plain["prompt_embeds"], skipped["prompt_embeds"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", ["full", "lora"])
-def test_it_resumes_to_the_byte(start, tiny_run, tiny, model_type):
-    name, path = tiny
-    values = tiny_run | {"model_family": name, "pretrained_model_name_or_path": str(path), "model_type": model_type}
-    straight = start(values, "straight")
-    straight.session.train(4)
-    first = start(values, "resumed")
-    first.session.train(2)
-    first.session.save_checkpoint()
-    second = start(values, "resumed")
-    second.session.train(4)
-    assert second.losses() == {step: loss for step, loss in straight.losses().items() if step > 2}
 
 
 def test_what_clip_cannot_do_is_said_before(tiny_run, tiny):

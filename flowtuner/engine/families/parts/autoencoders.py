@@ -44,7 +44,9 @@ class DeepVae(Vae):
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """The scaled latents."""
-        latents: torch.Tensor = self.module.encode(pixels.to(self.module.device, self.module.dtype)).latent * self._factor
+        latents: torch.Tensor = (
+            self.module.encode(pixels.to(self.module.device, self.module.dtype)).latent * self._factor
+        )
         return latents
 
     @torch.no_grad()

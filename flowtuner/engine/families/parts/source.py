@@ -75,6 +75,16 @@ def find_vae_scale(folder: Path) -> int | None:
     return None if halvings is None else 1 << halvings
 
 
+def find_text_limit(tokenizer: Path, trained: int) -> int:
+    """How many tokens a prompt may have: what the model was trained with, and no more than its tokenizer takes."""
+    settings = tokenizer / "tokenizer_config.json"
+    try:
+        own = read_object(settings).get("model_max_length") if settings.is_file() else None
+    except ValueError:
+        return trained
+    return min(trained, int(own)) if isinstance(own, int | float) else trained
+
+
 def _find_part_faults(part: Path, classes: tuple[str, ...]) -> Iterator[str]:
     if not part.is_dir():
         yield f"{part}/ is missing"
