@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from flowtuner.engine import checkpoints
 from flowtuner.engine.adapters import attach
+from flowtuner.engine.compilation import compile_model
 from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
@@ -45,6 +46,7 @@ def assemble(
     model = family.load_model(precision.base, device)
     part = attach(model, config, family, precision)
     parameters = part.parameters()
+    compile_model(model, config)
     return Trainer(
         config=config,
         family=family,

@@ -197,6 +197,7 @@ def _undisturbed(
     """Evaluation mode and EMA weights inside; outside, the model, its mode and every random generator as before."""
     import torch
 
+    from flowtuner.engine.compilation import uncompiled
     from flowtuner.engine.precision import resolve_precision
     from flowtuner.engine.seed import isolated_randomness
 
@@ -209,6 +210,7 @@ def _undisturbed(
         stack.enter_context(isolated_randomness())
         stack.enter_context(ema_weights or contextlib.nullcontext())
         stack.enter_context(torch.no_grad())
+        stack.enter_context(uncompiled(config))
         if compute is not None:
             stack.enter_context(torch.autocast(device.type, dtype=compute))
         yield

@@ -28,10 +28,14 @@ class HardwareOptions(Section):
     accelerate_extra_args: str | None = option(
         None, "More arguments for accelerate.", accepted=True, env=["ACCELERATE_EXTRA_ARGS"]
     )
-    dynamo_backend: str | None = option(
-        None, "Backend of torch.compile.", accepted=True, env=["TRAINING_DYNAMO_BACKEND", "TRAINER_DYNAMO_BACKEND"]
+    dynamo_backend: Literal["no", "inductor", "aot_eager", "eager", "cudagraphs"] = option(
+        "no",
+        "Compiles the model for training with this backend of torch.compile; `inductor` makes it faster.",
+        env=["TRAINING_DYNAMO_BACKEND", "TRAINER_DYNAMO_BACKEND"],
     )
-    dynamo_mode: str | None = option(None, "Mode of torch.compile.", accepted=True)
+    dynamo_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = option(
+        None, "Mode of torch.compile; empty: its default."
+    )
     deepspeed_config: dict[str, Any] | str | None = option(None, "DeepSpeed settings.", accepted=True)
     fsdp_enable: bool = option(False, "Shards the model over GPUs (FSDP).", accepted=True)
     fsdp_version: int = option(2, "Version of FSDP.", ge=1, le=2, accepted=True)

@@ -73,7 +73,9 @@ class ValidationOptions(Section):
     validation_adapter_path: str | None = option(None, "Another adapter to render with.", path="source", accepted=True)
     validation_adapter_config: str | None = option(None, "Several adapters to render with.", accepted=True)
     validation_noise_scheduler: str | None = option(None, "Sampler for rendering.", accepted=True)
-    validation_torch_compile: bool = option(False, "Compiles the model for rendering.", accepted=True)
+    validation_torch_compile: bool = option(
+        False, "Renders with the model as dynamo_backend compiled it; each new size compiles once more."
+    )
     validation_lycoris_strength: float = option(1.0, "Strength of LyCORIS while rendering.", ge=0, accepted=True)
     validation_num_video_frames: int | None = option(None, "Frames of a rendered video.", ge=1, accepted=True)
     validation_stitch_input_location: Literal["left", "right"] = option(
