@@ -21,7 +21,8 @@ def uncompiled(config: TrainingConfig) -> contextlib.AbstractContextManager[obje
     """While this lasts nothing is compiled: pictures come in sizes that training never sees."""
     if config.dynamo_backend == "no" or config.validation_torch_compile:
         return contextlib.nullcontext()
-    return torch.compiler.set_stance("force_eager")
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def _mode(config: TrainingConfig) -> str | None:
