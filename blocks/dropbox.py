@@ -216,6 +216,8 @@ class DropboxDestination(KeptDestination):
             yield
         except RAISED as error:
             told = translate(error, self.name)
+            if not isinstance(told, DestinationDown):
+                self._client = None  # the token that it holds may be what is wrong: the next attempt makes a new one
             shown = hidden(str(told), {key: getattr(self, key) for key in self.secret_keys})
             raise type(told)(shown) from (error if shown == str(told) else None)
         except OSError as error:
