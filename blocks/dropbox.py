@@ -180,7 +180,7 @@ class DropboxDestination(KeptDestination):
             # Here, so that all clones share the token that a refresh gives.
             calls("check_and_refresh_access_token")
             timeout = (connect_timeout_s, read_timeout_s)
-            client = self._client.clone(session=open_session(), timeout=timeout)
+            client = self._client.clone(session=_new_session(), timeout=timeout)
             return Calls(self._at_root(Calls(client, patience)), patience)
 
     def _make_client(self) -> Any:
@@ -191,7 +191,7 @@ class DropboxDestination(KeptDestination):
             oauth2_refresh_token=_reveal(self.refresh_token),
             app_key=_reveal(self.app_key),
             app_secret=_reveal(self.app_secret),
-            session=open_session(),
+            session=_new_session(),
             timeout=(PROBE_CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
             # Waiting is ours: the SDK would wait for ever when asked to, and try no broken line again.
             max_retries_on_error=0,
@@ -230,6 +230,18 @@ def open_session() -> requests.Session:
 
     session: requests.Session = create_session()
     return session
+
+
+def _new_session() -> requests.Session:
+    session = open_session()
+    session.hooks["response"].append(_read_refusal)
+    return session
+
+
+def _read_refusal(response: requests.Response, **_: Any) -> None:
+    # The SDK leaves what it refuses to read half open, and its connection with it.
+    if response.status_code >= 400:
+        response.content  # noqa: B018
 
 
 def _reveal(secret: SecretStr | None) -> str | None:
