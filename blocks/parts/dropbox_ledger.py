@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from flowtuner import durable
 from flowtuner.durable import FileRecord
+from flowtuner.publishing.snapshot import SPOOL_NAME
 
 LIFETIME_S = 7 * 86400  # the service forgets sessions after that
 PREFIX = "dropbox-"
@@ -19,7 +20,7 @@ class Ledger:
 
     def __init__(self, owner: str, source: Path, path: str, record: FileRecord) -> None:
         name = hashlib.sha256(repr((owner, path, record.sha256, record.size)).encode()).hexdigest()[:24]
-        spool = source.parents[len(PurePosixPath(record.path).parts)]
+        spool = next((folder for folder in source.parents if folder.name == SPOOL_NAME), source.parent)
         self._file = spool / f"{PREFIX}{name}.json"
 
     def find(self) -> str | None:

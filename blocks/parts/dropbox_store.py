@@ -283,8 +283,8 @@ class DropboxStore:
         return str(found[0].url) if found else None
 
     def _list(self, prefix: str) -> dict[str, files.FileMetadata]:
-        entries = self._pages(prefix, recursive=True)
-        return {_fold(entry.path_display): entry for entry in entries if isinstance(entry, files.FileMetadata)}
+        found = [entry for entry in self._pages(prefix, recursive=True) if isinstance(entry, files.FileMetadata)]
+        return {_fold(entry.path_display): entry for entry in found if entry.path_display}
 
     def _pages(self, prefix: str, *, recursive: bool) -> list[Any]:
         return self.calls.patiently(lambda: list(self._each_page(prefix, recursive)))

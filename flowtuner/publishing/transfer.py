@@ -21,6 +21,7 @@ from flowtuner.publishing.manifest import MANIFEST_NAME, Kind, Manifest, parse_m
 from flowtuner.publishing.snapshot import Snapshot
 
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
+FORMER_NAME = ".former-manifest.json"  # what stood there before, while it is being replaced
 ABANDONED_S = 3 * 86400.0  # a stopped run that is started again within this time goes on inside its files
 
 
@@ -80,17 +81,25 @@ def send(
     """
     manifest_key = f"{manifest.prefix}/{MANIFEST_NAME}"
     remote = parse_manifest(store.read(manifest_key))
-    changed = _find_changed(store, manifest, remote)
-    if remote and not changed and remote.describes_same(manifest):
+    sizes = store.sizes(manifest.prefix) if remote else {}
+    changed = _find_changed(manifest, remote, sizes)
+    former = _find_former(store, manifest.prefix, remote, sizes)
+    if remote and not changed and not former and remote.describes_same(manifest):
         on_progress(manifest.size, manifest.size)
         return remote, 0, 0
     sent = _upload(store, snapshot, changed, on_progress, manifest.prefix, sources)
+    former = _add_files(remote, former)
+    if former:
+        # Whoever goes on after an interruption must know which files have to go.
+        store.write(f"{manifest.prefix}/{FORMER_NAME}", former.to_bytes())
     if changed:
         # While names are switched the old manifest would vouch for a mixture.
         store.delete(manifest_key)
     store.settle()
     store.write(manifest_key, manifest.to_bytes(), is_new=bool(changed))
-    store.delete(*(f"{manifest.prefix}/{record.path}" for record in _orphans(remote, manifest)))
+    if former:
+        store.delete(*(f"{manifest.prefix}/{path}" for path in sorted(_orphans(former, manifest))))
+        store.delete(f"{manifest.prefix}/{FORMER_NAME}")
     store.drop_unfinished(manifest.prefix, ABANDONED_S)
     return manifest, len(changed), sent
 
@@ -151,10 +160,9 @@ def _age(manifest: Manifest) -> tuple[str, int]:
     return manifest.created, manifest.step
 
 
-def _find_changed(store: Store, manifest: Manifest, remote: Manifest | None) -> list[FileRecord]:
+def _find_changed(manifest: Manifest, remote: Manifest | None, sizes: Mapping[str, int]) -> list[FileRecord]:
     if remote is None:
         return list(manifest.files)
-    sizes = store.sizes(manifest.prefix)
     return [
         record
         for record in manifest.files
@@ -189,9 +197,19 @@ def _upload(
     return total
 
 
-def _orphans(remote: Manifest | None, manifest: Manifest) -> list[FileRecord]:
-    kept = {record.path for record in manifest.files}
-    return [record for record in remote.files if record.path not in kept] if remote else []
+def _find_former(store: Store, prefix: str, remote: Manifest | None, sizes: Mapping[str, int]) -> Manifest | None:
+    key = f"{prefix}/{FORMER_NAME}"
+    return parse_manifest(store.read(key)) if remote is None or sizes.get(key) is not None else None
+
+
+def _add_files(remote: Manifest | None, former: Manifest | None) -> Manifest | None:
+    if remote is None or former is None:
+        return remote or former
+    return replace(remote, files=tuple(dict.fromkeys((*remote.files, *former.files))))
+
+
+def _orphans(former: Manifest, manifest: Manifest) -> set[str]:
+    return {record.path for record in former.files} - {record.path for record in manifest.files}
 
 
 def _remove(store: Store, manifest: Manifest) -> None:
