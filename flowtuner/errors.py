@@ -10,7 +10,8 @@ FlowtunerError
 │   └── EngineFault     the engine refused or failed for a reason that repeats
 └── Transient           the same call may succeed later: retry it
     ├── EngineDied      the engine process ended without an answer
-    └── DestinationDown a destination did not answer, or answered "later"
+    ├── DestinationDown a destination did not answer, or answered "later"
+    └── SourceDown      the storage that holds the pictures did not answer, or answered "later"
 """
 
 from __future__ import annotations
@@ -93,3 +94,7 @@ class EngineDied(Transient):
 
 class DestinationDown(Transient):
     """A destination did not answer, or asked to come back later."""
+
+
+class SourceDown(Transient):
+    """The storage that holds the pictures did not answer, or asked to come back later."""

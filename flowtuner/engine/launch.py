@@ -34,7 +34,14 @@ Receive = Callable[[str, dict[str, Any]], None]
 
 _RAISED_BY_NAME = {
     kind.__name__: kind
-    for kind in (errors.DataError, errors.ModelError, errors.CheckpointError, errors.EngineFault, errors.EngineDied)
+    for kind in (
+        errors.DataError,
+        errors.ModelError,
+        errors.CheckpointError,
+        errors.EngineFault,
+        errors.EngineDied,
+        errors.SourceDown,
+    )
 }
 
 

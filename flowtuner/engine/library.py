@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from flowtuner.engine.cache.store import Store
 from flowtuner.engine.cache.text import TextCache
 from flowtuner.engine.data.sample import Sample
 from flowtuner.engine.data.sampler import Sampler
+from flowtuner.engine.data.samples import select
 from flowtuner.engine.data.scan import Scan, scan_datasets
+from flowtuner.engine.data.settings import picture_entries, reference_entries
+from flowtuner.engine.data.sources import Source, open_source
 from flowtuner.engine.family import Family, Vae
 from flowtuner.engine.feed import Feed, Rows
 from flowtuner.engine.precision import Precision
@@ -78,7 +81,7 @@ class Library:
     def cache_latents(self) -> dict[str, Any]:
         """Encodes the pictures that are missing."""
         report = self._latents.encode_missing(
-            [each for sample in self.scan.samples for each in (sample, *sample.references)],
+            self.scan.samples,
             self._open_encoder,
             device=self._device,
             batch_size=self._config.vae_batch_size,
@@ -126,13 +129,14 @@ class Library:
         return [self._latents.read(one) for one in pairs[place % len(pairs)].references] if pairs else []
 
     @cached_property
-    def _usable(self) -> list[Sample]:
+    def _usable(self) -> Sequence[Sample]:
         """The samples that are in the cache with all their references."""
-        return [
-            sample
-            for sample in self.scan.samples
+        rows = (
+            row
+            for row, sample in enumerate(self.scan.samples)
             if all(self._latents.has(each) for each in (sample, *sample.references))
-        ]
+        )
+        return select(self.scan.samples, rows)
 
     @cached_property
     def _identity(self) -> CacheIdentity:
@@ -158,7 +162,15 @@ class Library:
         identity = self._identity
         stores = {root: Store(root) for root in dict.fromkeys(identity.latent_roots.values())}
         by_dataset = {name: stores[root] for name, root in identity.latent_roots.items()}
-        return LatentCache(by_dataset, identity.vae, self._dtype)
+        return LatentCache(by_dataset, identity.vae, self._dtype, self._read_picture)
+
+    @cached_property
+    def _sources(self) -> dict[str, Source]:
+        entries = (*picture_entries(self._entries), *reference_entries(self._entries))
+        return {entry.id: open_source(entry, self._config, index_root(self._config)) for entry in entries}
+
+    def _read_picture(self, sample: Sample) -> bytes:
+        return self._sources[sample.dataset_id].read(sample.path)
 
     def _open_encoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
         vae = self.open_vae()

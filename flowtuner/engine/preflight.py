@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,13 +20,16 @@ from flowtuner.engine.checkpoints import (
     list_checkpoints,
     read_state,
 )
-from flowtuner.engine.data.files import FoundFile, find_pictures
+from flowtuner.engine.data.faces import check_faces
+from flowtuner.engine.data.files import FoundFile
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.scan import scan_datasets
 from flowtuner.engine.data.settings import picture_entries, reference_entries, resolve_dataset, resolve_references
+from flowtuner.engine.data.sources import open_source
+from flowtuner.engine.data.tables import check_table
 from flowtuner.engine.limits import find_limits
-from flowtuner.errors import CheckpointError, ConfigError, DataError
-from flowtuner.options import LoadedConfig, TrainingConfig
+from flowtuner.errors import CheckpointError, ConfigError, DataError, SourceDown
+from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MARGIN_BYTES = 256 << 20
@@ -264,16 +267,17 @@ def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
 
 
 def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:
+    entries = [*picture_entries(loaded.datasets), *reference_entries(loaded.datasets)]
+    index = index_root(loaded.config)
+    faults = [fault for entry in entries if (fault := _check_entry(entry, loaded.config, index))]
+    if faults:
+        yield from (Finding("error", "data_backend_config", fault) for fault in faults)
+        return
+    if not _is_small(entries, loaded.config, index):
+        return  # the run itself looks at this many; its first stage still comes before anything is loaded
     try:
-        settings = [resolve_dataset(entry, loaded.config) for entry in picture_entries(loaded.datasets)]
-        settings += [resolve_references(entry, loaded.config) for entry in reference_entries(loaded.datasets)]
-        files = [file for one in settings for file in _list_pictures(one.folder)]
-        if len(files) > SCAN_FILES or sum(file.stamp[0] for file in files) > SCAN_BYTES:
-            return  # the run itself looks at this many; its first stage still comes before anything is loaded
         # Nothing is done twice: the scan remembers what it saw, and the run takes it from there.
-        scan = scan_datasets(
-            loaded.datasets, loaded.config, index_dir=index_root(loaded.config), report=lambda done, total: None
-        )
+        scan = scan_datasets(loaded.datasets, loaded.config, index_dir=index, report=lambda done, total: None)
         Sampler.for_run(scan.samples, loaded.datasets, loaded.config, seed=0)
     except DataError as error:
         yield Finding("error", "data_backend_config", str(error))
@@ -289,8 +293,33 @@ def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:
         )
 
 
-def _list_pictures(folder: Path) -> list[FoundFile]:
-    return find_pictures(folder)[0] if folder.is_dir() else []
+def _check_entry(entry: DatasetEntry, config: TrainingConfig, index: Path) -> str | None:
+    is_trained = entry.dataset_type != "conditioning"
+    try:
+        settings = resolve_dataset(entry, config) if is_trained else resolve_references(entry, config)
+        source = open_source(entry, config, index)
+        source.check()
+        if settings.captions.table:
+            check_table(settings.captions.table, source.fault)
+        if settings.crop.crop and settings.crop.style == "face":
+            check_faces(entry.id)
+    except (DataError, SourceDown) as error:
+        return str(error)
+    return None
+
+
+def _is_small(entries: Sequence[DatasetEntry], config: TrainingConfig, index: Path) -> bool:
+    count = size = 0
+    for entry in entries:
+        source = open_source(entry, config, index)
+        if source.is_remote:
+            return False
+        for file in source.walk():
+            if isinstance(file, FoundFile):
+                count, size = count + 1, size + (file.stamp[0] if entry.type == "local" else 0)
+            if count > SCAN_FILES or size > SCAN_BYTES:
+                return False
+    return True
 
 
 def _gib(count: int) -> str:

@@ -38,6 +38,8 @@ INHERITED = (
     "ignore_missing_files",
     "cache_dir_vae",
 )
+# Data sets that hold captions of their own.
+CAPTIONED_TYPES = ("csv", "huggingface")
 REMOVED = {
     "disable_vae_cache": "vae_cache_disable",
     "pixel_area": "resolution_type",
@@ -160,6 +162,8 @@ def _rename(
 
 def _resolve(entry: DatasetEntry, config: TrainingConfig, places: Places, document: Document) -> DatasetEntry:
     inherits = entry.dataset_type in MEDIA_TYPES
+    if inherits and entry.type in CAPTIONED_TYPES and entry.caption_strategy is None:
+        entry = entry.model_copy(update={"caption_strategy": entry.type})
     gaps = [key for key in INHERITED if inherits and getattr(entry, key) is None]
     entry = entry.model_copy(update={key: getattr(config, key) for key in gaps})
     updates: dict[str, Any] = {}
@@ -167,6 +171,11 @@ def _resolve(entry: DatasetEntry, config: TrainingConfig, places: Places, docume
         value = getattr(entry, key)
         if value is not None and extra_of(field).get("path"):
             updates[key] = _locate(fill_placeholders(str(value), config, entry.id), places, document)
+    if entry.parquet and entry.parquet.path:
+        path = _locate(str(entry.parquet.path), places, document)
+        updates["parquet"] = entry.parquet.model_copy(update={"path": path})
+    if entry.dataset_name and os.path.isdir(folder := _locate(entry.dataset_name, places, document)):
+        updates["dataset_name"] = str(folder)
     return entry.model_copy(update=updates)
 
 

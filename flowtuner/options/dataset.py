@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flowtuner.options.fields import Section, option
-from flowtuner.options.sections.data import CaptionStrategy, ResolutionType
+from flowtuner.options.sections.data import CAPTIONS_BUILT, CaptionStrategy, ResolutionType
 
 DatasetType = Literal[
     "image", "video", "audio", "conditioning", "eval", "text_embeds", "image_embeds", "conditioning_image_embeds",
@@ -34,6 +34,33 @@ class CaptionShuffle(Section):
     include_original: bool = option(True, "Keeps the original too.")
 
 
+class TableColumns(Section):
+    """A table of captions: which file, and which of its columns."""
+
+    path: Path | None = option(None, "The table: .parquet, .csv, .tsv or .jsonl.", path="created")
+    filename_column: str | None = option(None, "Column of file names; empty: the global option, then `filename`.")
+    caption_column: str | list[str] | None = option(
+        None, "Column of captions, or several; empty: the global option, then `caption`."
+    )
+    fallback_caption_column: str | None = option(None, "Column for rows whose caption is empty.")
+    identifier_includes_extension: bool = option(True, "File names in the table have their suffix.")
+    width_column: str | None = option(None, "Column of widths; Flowtuner measures the pictures themselves.")
+    height_column: str | None = option(None, "Column of heights, likewise.")
+
+
+class HubSettings(Section):
+    """A data set of the `datasets` library."""
+
+    dataset_name: str | None = option(None, "Name on the Hub, or a local folder.")
+    split: str | None = option(None, "Its split; empty: train.")
+    revision: str | None = option(None, "Its revision.")
+    image_column: str | None = option(None, "Column of pictures; empty: `image`.")
+    caption_column: str | list[str] | None = option(None, "Column of captions, or several; empty: `caption`.")
+    streaming: bool = option(False, "Takes the rows as they come.")
+    width_column: str | None = option(None, "Column of widths; Flowtuner measures the pictures themselves.")
+    height_column: str | None = option(None, "Column of heights, likewise.")
+
+
 class VideoSettings(Section):
     """How films are cut."""
 
@@ -48,7 +75,7 @@ class VideoSettings(Section):
 class _Place(Section):
     id: str = option(..., "Name of the entry; caches and messages use it.")
     type: Literal["local", "aws", "csv", "huggingface", "webshart", "memory"] = option(
-        "local", "Where its files are.", built=["local"]
+        "local", "Where its files are.", built=["local", "aws", "csv", "huggingface"]
     )
     dataset_type: DatasetType = option(
         "image",
@@ -64,33 +91,43 @@ class _Place(Section):
     aws_endpoint_url: str | None = option(None, "Address of another S3 service.")
     aws_access_key_id: str | None = option(None, "Key id.")
     aws_secret_access_key: str | None = option(None, "Secret key.")
-    csv_file: str | None = option(None, "Table of addresses.")
-    csv_url_column: str | None = option(None, "Its column of addresses.")
-    csv_caption_column: str | None = option(None, "Its column of captions.")
-    csv_cache_dir: str | None = option(None, "Where downloads go.")
-    dataset_name: str | None = option(None, "Name on the Hub.")
-    split: str | None = option(None, "Split on the Hub.")
-    revision: str | None = option(None, "Revision on the Hub.")
-    image_column: str | None = option(None, "Column of pictures.")
-    caption_column: str | None = option(None, "Column of captions.")
-    streaming: bool = option(False, "Streams from the Hub.")
-    parquet: dict[str, Any] | None = option(None, "Table with captions and sizes.")
-    huggingface: dict[str, Any] | None = option(None, "Settings of a dataset on the Hub.")
-    webshart: dict[str, Any] | None = option(None, "Settings of a webshart dataset.")
+    csv_file: Path | None = option(None, "Table of addresses.", path="created")
+    csv_url_column: str | None = option(None, "Its column of addresses; empty: `url`.")
+    csv_caption_column: str | None = option(None, "Its column of captions; empty: `caption`.")
+    csv_cache_dir: Path | None = option(None, "Where downloads are kept; empty: below cache_dir.", path="created")
+    dataset_name: str | None = option(None, "Name on the Hub, or a local folder (huggingface).")
+    split: str | None = option(None, "Its split; empty: train.")
+    revision: str | None = option(None, "Its revision.")
+    image_column: str | None = option(None, "Its column of pictures; empty: `image`.")
+    caption_column: str | list[str] | None = option(None, "Its column of captions, or several; empty: `caption`.")
+    streaming: bool = option(False, "Takes its rows as they come, and keeps their pictures.")
+    parquet: TableColumns | None = option(None, "Table of captions, for caption_strategy parquet, csv and jsonl.")
+    huggingface: HubSettings | None = option(None, "The same keys in an object of their own.")
+    webshart: dict[str, Any] | None = option(None, "Settings of a webshart dataset.", accepted=True)
     metadata_backend: Literal["discovery", "parquet", "huggingface", "webshart"] = option(
-        "discovery", "Where sizes come from.", values={"json": "discovery"}, built=["discovery"]
+        "discovery",
+        "Where sizes come from; Flowtuner measures every picture itself.",
+        values={"json": "discovery"},
+        built=["discovery", "parquet", "huggingface"],
     )
 
 
 class _Captions(Section):
-    caption_strategy: CaptionStrategy | None = option(None, "Where captions come from; empty: the global option.")
+    caption_strategy: CaptionStrategy | None = option(
+        None,
+        "Where captions come from; empty: the global option, or the table itself for csv and huggingface.",
+        values={"instance_prompt": "instanceprompt"},
+        built=CAPTIONS_BUILT,
+    )
     instance_prompt: str | list[str] | None = option(None, "A caption for every picture; a list takes turns.")
     prepend_instance_prompt: bool | None = option(None, "Puts it in front of the caption.")
     only_instance_prompt: bool | None = option(None, "Uses it in place of captions.")
     disable_multiline_split: bool | None = option(None, "A caption file with several lines is one caption.")
     ignore_missing_files: bool | None = option(None, "A missing caption file leaves its picture out.")
-    caption_shuffle: CaptionShuffle | None = option(None, "Shuffles the parts of captions.", accepted=True)
-    caption_filter_list: str | None = option(None, "Path to a list of texts cut out of captions.", accepted=True)
+    caption_shuffle: CaptionShuffle | None = option(None, "Shuffles the parts of captions.")
+    caption_filter_list: Path | None = option(
+        None, "A file of texts (or s/pattern/replacement/) to be cut out of captions, one a line.", path="created"
+    )
 
 
 class _Sizes(Section):
@@ -105,7 +142,7 @@ class _Sizes(Section):
     max_num_samples: int | None = option(None, "Uses this many pictures at most.", ge=1)
     crop: bool = option(False, "Crops pictures.")
     crop_style: Literal["random", "corner", "center", "face"] = option(
-        "random", "Which part is kept.", values={"centre": "center"}, built=["random", "corner", "center"]
+        "random", "Which part is kept.", values={"centre": "center"}
     )
     crop_aspect: Literal["square", "preserve", "closest", "random"] = option("square", "Shape of the crop.")
     crop_aspect_buckets: list[float | AspectBucket] | None = option(
@@ -170,7 +207,9 @@ class _Caching(Section):
     vae_cache_clear_each_epoch: bool = option(False, "Encodes anew each epoch.", accepted=True)
     scan_for_errors: bool = option(False, "Looks for broken cache files; Flowtuner always does.")
     skip_file_discovery: str | bool | None = option(None, "Which scans to leave out.", accepted=True)
-    preserve_data_backend_cache: bool = option(False, "Keeps the file index between runs.", accepted=True)
+    preserve_data_backend_cache: bool = option(
+        False, "Takes the files that were found last time for those that are there."
+    )
 
 
 class DatasetEntry(_Caching, _Links, _Sampling, _Sizes, _Captions, _Place):

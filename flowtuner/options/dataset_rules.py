@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flowtuner.options.dataset import MEDIA_TYPES, TRAINED_TYPES, AspectBucket, DatasetEntry
+from flowtuner.options.dataset_places import check_place
 
 MAX_MEGAPIXELS = 20
 MIN_PIXELS = 16
@@ -19,7 +20,7 @@ Conflict = tuple[Any, ...]
 
 def check_entry(entry: DatasetEntry) -> Iterator[Conflict]:
     """What one entry contradicts in itself."""
-    yield from _check_place(entry)
+    yield from check_place(entry)
     yield from _check_schedule(entry)
     if entry.dataset_type in MEDIA_TYPES:
         yield from _check_sizes(entry)
@@ -45,26 +46,6 @@ def check_entries(entries: Sequence[DatasetEntry]) -> Iterator[Conflict]:
 
 def _trained(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
     return [entry for entry in entries if entry.dataset_type in TRAINED_TYPES]
-
-
-def _check_place(entry: DatasetEntry) -> Iterator[Conflict]:
-    if not entry.id.strip():
-        yield "id", "is empty", "a unique name"
-    if entry.type != "local" or entry.dataset_type not in MEDIA_TYPES:
-        return
-    folder = entry.instance_data_dir
-    if folder is None:
-        if not entry.conditioning and not entry.source_dataset_id:
-            yield "instance_data_dir", "is required", "the folder that holds the files"
-    elif not os.path.exists(folder):
-        yield "instance_data_dir", "does not exist", "an existing folder", _nearest(folder)
-    elif not os.path.isdir(folder):
-        yield "instance_data_dir", "is a file", "a folder"
-
-
-def _nearest(folder: Any) -> str:
-    ground = next((parent for parent in folder.parents if os.path.exists(parent)), None)
-    return f"{ground} does exist." if ground else ""
 
 
 def _check_schedule(entry: DatasetEntry) -> Iterator[Conflict]:
@@ -127,12 +108,30 @@ def _check_captions(entry: DatasetEntry) -> Iterator[Conflict]:
         key = "caption_strategy" if entry.caption_strategy == "instanceprompt" else "instance_prompt"
         yield key, "needs an instance_prompt", "a text or a list of texts"
     if entry.caption_strategy == "parquet" and entry.metadata_backend == "discovery":
-        yield (
-            "caption_strategy",
-            "needs metadata_backend=parquet",
-            "",
-            "Or write captions to .txt files and use textfile.",
-        )
+        advice = "Or write captions to .txt files and use textfile."
+        yield "caption_strategy", "needs metadata_backend=parquet", "", advice
+    else:
+        yield from _check_table(entry)
+
+
+def _check_table(entry: DatasetEntry) -> Iterator[Conflict]:
+    strategy = entry.caption_strategy
+    if entry.only_instance_prompt or strategy == entry.type:
+        return
+    if strategy == "huggingface":
+        yield "caption_strategy", "needs type=huggingface"
+    if strategy in ("parquet", "csv", "jsonl"):
+        path = entry.parquet.path if entry.parquet and entry.parquet.path else entry.csv_file
+        if path is None:
+            yield (
+                "caption_strategy",
+                "needs a table of captions",
+                '"parquet": {"path": ..., "filename_column": ..., "caption_column": ...}',
+            )
+        elif not os.path.isfile(path):
+            yield "parquet", f"names {path}, which does not exist", "an existing table"
+    if entry.type in ("csv", "huggingface") and strategy in ("filename", "textfile"):
+        yield "caption_strategy", f"has no files to go by with type={entry.type}", f"{entry.type} or instanceprompt"
 
 
 def _check_ids(entries: Sequence[DatasetEntry]) -> Iterator[Conflict]:

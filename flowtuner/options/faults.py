@@ -58,6 +58,8 @@ def _describe_fault(detail: Any, field: FieldInfo | None, name: str, origin: str
     value = None if kind in ("missing", "extra_forbidden") else detail["input"]
     allowed = detail.get("ctx", {}).get("allowed") or (describe(target) if target else "")
     suggestion = _suggest(value, target) if target else ""
+    if kind == "extra_forbidden" and field and inner:
+        suggestion = _suggest_key(str(inner[-1]), _find_records(field, inner[:-1]))
     return Fault(place, value, origin, PROBLEMS.get(kind, detail["msg"]), allowed, suggestion)
 
 
@@ -76,6 +78,18 @@ def _find_inner(field: FieldInfo, inner: list[int | str]) -> FieldInfo | None:
                 return None
             field = found
     return field
+
+
+def _find_records(field: FieldInfo, inner: list[int | str]) -> list[type[Section]]:
+    outer = _find_inner(field, inner)
+    kinds = parts_of(outer.annotation) if outer else ()
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+
+
+def _suggest_key(key: str, records: list[type[Section]]) -> str:
+    known = [name for record in records for name in record.model_fields]
+    near = closest(key, known)
+    return f"Did you mean {near}?" if near else f"Known keys: {', '.join(known)}."
 
 
 def _suggest(value: Any, field: FieldInfo) -> str:

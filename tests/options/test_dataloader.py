@@ -245,12 +245,12 @@ def test_other_backends_load_and_are_named_as_having_no_effect_yet(desk, least):
             "type": "aws",
             "aws_bucket_name": "b",
             "aws_data_prefix": "p",
-            "caption_shuffle": {"enable": True},
         },
+        {"id": "shards", "type": "webshart"},
     ]
     loaded = load_entries(desk, least, entries)
-    assert "s3: type=aws" in loaded.accepted_only()
-    assert "s3: caption_shuffle" in loaded.accepted_only()
+    assert "shards: type=webshart" in loaded.accepted_only()
+    assert not [name for name in loaded.accepted_only() if name.startswith("s3")]
     assert not [name for name in loaded.accepted_only() if name.startswith("text-embeds")]
 
 

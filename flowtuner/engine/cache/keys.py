@@ -13,8 +13,8 @@ from flowtuner.engine.data.memo import Memo
 from flowtuner.engine.data.sample import Plan, Sample
 from flowtuner.errors import ModelError
 
-MEMO_FILE = "fingerprints.json"
-MEMO_VERSION = "1"
+MEMO_FILE = "fingerprints.sqlite"
+MEMO_VERSION = 1
 COMPONENT_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".model", ".txt", ".gguf"})
 
 
@@ -47,16 +47,15 @@ def latent_origin(sample: Sample, vae: str, dtype: str) -> Origin:
 
 def fingerprint(*folders: Path, index_dir: Path) -> str:
     """SHA-256 over weights and configuration of a component; files are hashed again only when they changed."""
-    memo = Memo(index_dir / MEMO_FILE, MEMO_VERSION)
     digest = hashlib.sha256()
-    for folder in folders:
-        files = sorted(path for path in folder.rglob("*") if _belongs(path, folder))
-        if not files:
-            raise ModelError(f"{folder} holds no weights: it is missing or incomplete.")
-        for path in files:
-            line = f"{folder.name}/{path.relative_to(folder).as_posix()} {_hash_file(path, memo)}\n"
-            digest.update(line.encode("utf-8", "surrogatepass"))
-    memo.save()
+    with Memo(index_dir / MEMO_FILE, MEMO_VERSION) as memo:
+        for folder in folders:
+            files = sorted(path for path in folder.rglob("*") if _belongs(path, folder))
+            if not files:
+                raise ModelError(f"{folder} holds no weights: it is missing or incomplete.")
+            for path in files:
+                line = f"{folder.name}/{path.relative_to(folder).as_posix()} {_hash_file(path, memo)}\n"
+                digest.update(line.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 

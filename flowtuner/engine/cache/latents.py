@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import torch
 
@@ -13,14 +15,16 @@ from flowtuner.engine.cache.keys import latent_key, latent_origin
 from flowtuner.engine.cache.progress import Progress, Report
 from flowtuner.engine.cache.store import Store, Writer
 from flowtuner.engine.data.images import Pixels, UnusableImageError, load_pixels, quiet_decoding
-from flowtuner.engine.data.sample import Sample
+from flowtuner.engine.data.sample import Sample, Size
 from flowtuner.engine.data.threads import count_threads
 from flowtuner.engine.run import CacheReport
 from flowtuner.errors import DataError
 
 LATENT = "latent"
 NAMED_FAULTS = 5
+KEPT_KEYS = 1 << 16
 
+ReadSample = Callable[[Sample], bytes]
 Encode = Callable[[torch.Tensor], torch.Tensor]
 Faults = list[tuple[str, str]]
 Loading = tuple[Sample, Future[Pixels]]
@@ -37,12 +41,15 @@ class _Work:
 class LatentCache:
     """The encoded pictures of one autoencoder in one number format; each dataset has its store."""
 
-    def __init__(self, stores: Mapping[str, Store], vae: str, dtype: torch.dtype) -> None:
+    def __init__(
+        self, stores: Mapping[str, Store], vae: str, dtype: torch.dtype, read: ReadSample | None = None
+    ) -> None:
         self.stores = stores
+        self._load = partial(load_pixels, read=read)
         self._vae = vae
         self._dtype = dtype
         self._dtype_name = str(dtype).removeprefix("torch.")
-        self._keys: dict[tuple[str, object], str] = {}
+        self._key = lru_cache(KEPT_KEYS)(self._make_key)
 
     def read(self, sample: Sample) -> torch.Tensor:
         """The latent of a sample, straight from the mapped file."""
@@ -63,41 +70,45 @@ class LatentCache:
         report: Report,
     ) -> CacheReport:
         """Encodes the pictures that no shard holds; what cannot be decoded or encoded is set aside and reported."""
-        distinct: dict[tuple[int, str], Sample] = {}
-        for sample in samples:
-            distinct.setdefault((id(self.stores[sample.dataset_id]), self._key(sample)), sample)
-        missing = [sample for sample in distinct.values() if not self.has(sample)]
-        progress = Progress(len(missing), report)
+        missing = self._find_missing(samples)
+        progress = Progress(missing.count, report)
         faults: Faults = []
         encoded = 0
-        if missing:
+        if missing.count:
             encode = open_encoder()
-            for store, own in self._by_store(missing):
+            for store, batches in missing.by_store(batch_size):
                 store.remove_damaged()
                 with store.writer(write_rows) as writer:
                     work = _Work(writer, progress, faults)
-                    self._encode_all(own, encode, device, batch_size, work)
+                    self._encode_all(batches, encode, device, batch_size, work)
                     encoded += work.encoded
-            if faults and not encoded and len(missing) == len(distinct):
+            if faults and not encoded and missing.count == missing.total:
                 listed = "\n".join(f"  - {path}: {reason}" for path, reason in faults[:NAMED_FAULTS])
                 raise DataError(f"none of the {len(faults)} pictures can be encoded:\n{listed}")
         progress.finish()
-        return CacheReport(len(distinct), len(distinct) - len(missing), encoded, progress.seconds, tuple(faults))
+        return CacheReport(missing.total, missing.total - missing.count, encoded, progress.seconds, tuple(faults))
 
-    def _by_store(self, samples: list[Sample]) -> list[tuple[Store, list[Sample]]]:
-        grouped: dict[int, tuple[Store, list[Sample]]] = {}
-        for sample in samples:
-            store = self.stores[sample.dataset_id]
-            grouped.setdefault(id(store), (store, []))[1].append(sample)
-        return list(grouped.values())
+    def _find_missing(self, samples: Sequence[Sample]) -> _Missing:
+        missing = _Missing(samples)
+        seen: set[tuple[int, bytes]] = set()
+        for row, sample in enumerate(samples):
+            for place, each in enumerate((sample, *sample.references)):
+                store, key = self.stores[each.dataset_id], self._key(each)
+                mark = id(store), bytes.fromhex(key)
+                if mark in seen:
+                    continue
+                seen.add(mark)
+                missing.total += 1
+                if key not in store:
+                    missing.add(store, each.bucket, row, place)
+        return missing
 
     def _encode_all(
-        self, samples: list[Sample], encode: Encode, device: torch.device, batch_size: int, work: _Work
+        self, batches: Iterator[list[Sample]], encode: Encode, device: torch.device, batch_size: int, work: _Work
     ) -> None:
-        batches = _cut(samples, batch_size)
         with quiet_decoding(), ThreadPoolExecutor(max(1, count_threads() - 1), thread_name_prefix="pixels") as pool:
             try:
-                for loading in _load_ahead(batches, pool, ahead=2 + 2 * count_threads() // batch_size):
+                for loading in self._load_ahead(batches, pool, ahead=2 + 2 * count_threads() // batch_size):
                     self._encode_batch(loading, encode, device, work)
                     work.progress.advance(len(loading))
             finally:
@@ -125,29 +136,52 @@ class LatentCache:
             else:
                 work.faults.append((sample.path, f"the VAE gave infinite or undefined numbers in {self._dtype_name}"))
 
-    def _key(self, sample: Sample) -> str:
-        known = sample.content, sample.plan
-        key = self._keys.get(known)
-        if key is None:
-            key = self._keys[known] = latent_key(sample.content, sample.plan, self._vae, self._dtype_name)
-        return key
+    def _load_ahead(
+        self, batches: Iterator[list[Sample]], pool: ThreadPoolExecutor, ahead: int
+    ) -> Iterator[list[Loading]]:
+        waiting: deque[list[Loading]] = deque()
+        for batch in batches:
+            waiting.append([(sample, pool.submit(self._load, sample)) for sample in batch])
+            if len(waiting) > ahead:
+                yield waiting.popleft()
+        yield from waiting
+
+    def _make_key(self, sample: Sample) -> str:
+        return latent_key(sample.content, sample.plan, self._vae, self._dtype_name)
 
 
-def _cut(samples: list[Sample], batch_size: int) -> Iterator[list[Sample]]:
-    by_bucket: dict[tuple[int, int], list[Sample]] = {}
-    for sample in samples:
-        by_bucket.setdefault(sample.bucket, []).append(sample)
-    # Largest pictures first: memory that does not suffice is noticed at once.
-    for bucket in sorted(by_bucket, key=lambda size: (-size[0] * size[1], size)):
-        own = by_bucket[bucket]
-        for start in range(0, len(own), batch_size):
-            yield own[start : start + batch_size]
+class _Missing:
+    """What is to be encoded, by store and bucket: positions only, for there may be millions."""
 
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self.total = 0
+        self._samples = samples
+        self._stores: dict[int, tuple[Store, dict[Size, array[int]]]] = {}
 
-def _load_ahead(batches: Iterator[list[Sample]], pool: ThreadPoolExecutor, ahead: int) -> Iterator[list[Loading]]:
-    waiting: deque[list[Loading]] = deque()
-    for batch in batches:
-        waiting.append([(sample, pool.submit(load_pixels, sample)) for sample in batch])
-        if len(waiting) > ahead:
-            yield waiting.popleft()
-    yield from waiting
+    @property
+    def count(self) -> int:
+        """How many pictures there are to encode."""
+        return sum(len(rows) // 2 for _, buckets in self._stores.values() for rows in buckets.values())
+
+    def add(self, store: Store, bucket: Size, row: int, place: int) -> None:
+        """Adds the picture of a sample, or the reference at this place of it."""
+        _, buckets = self._stores.setdefault(id(store), (store, {}))
+        buckets.setdefault(bucket, array("q")).extend((row, place))
+
+    def by_store(self, batch_size: int) -> Iterator[tuple[Store, Iterator[list[Sample]]]]:
+        """For each store the batches of its pictures."""
+        for store, buckets in self._stores.values():
+            yield store, self._cut(buckets, batch_size)
+
+    def _cut(self, buckets: Mapping[Size, array[int]], batch_size: int) -> Iterator[list[Sample]]:
+        # Largest pictures first: memory that does not suffice is noticed at once.
+        for bucket in sorted(buckets, key=lambda size: (-size[0] * size[1], size)):
+            rows = buckets[bucket]
+            for start in range(0, len(rows), 2 * batch_size):
+                yield [
+                    self._find(rows[at], rows[at + 1]) for at in range(start, min(len(rows), start + 2 * batch_size), 2)
+                ]
+
+    def _find(self, row: int, place: int) -> Sample:
+        sample = self._samples[row]
+        return sample.references[place - 1] if place else sample

@@ -36,11 +36,13 @@ class Shard:
     size: int
     keys: tuple[tuple[str, ...], ...]
     tensors: tuple[dict[str, TensorPlace], ...]
-    origins_json: str
 
     def origins(self) -> list[list[Origin]]:
-        """Where each row came from, per group; decoded only when somebody asks."""
-        return [[{str(k): str(v) for k, v in row.items()} for row in group] for group in json.loads(self.origins_json)]
+        """Where each row came from, per group; read again only when somebody asks."""
+        with self.path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        listed = json.loads(header["__metadata__"]["origins"])
+        return [[{str(k): str(v) for k, v in row.items()} for row in group] for group in listed]
 
 
 @dataclass(frozen=True)
@@ -139,4 +141,4 @@ def _parse(path: Path, size: int, data_start: int, header: dict[str, Any]) -> Sh
         groups[int(number)][tensor] = TensorPlace(value["dtype"], shape, data_start + begin)
     if data_start + end != size:
         raise DamagedShardError(f"it is truncated: {size} bytes instead of {data_start + end}")
-    return Shard(path, size, keys, groups, metadata["origins"])
+    return Shard(path, size, keys, groups)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from flowtuner.engine.data.order import fraction
 from flowtuner.engine.data.sample import Plan, Size
@@ -52,14 +53,22 @@ def _find_excess(size: Size, settings: CropSettings) -> str | None:
     )
 
 
-def make_plan(size: Size, orientation: int, content: str, settings: CropSettings) -> Plan:
-    """Plans the resize and crop of one picture: a pure function of its size, its bytes' hash and the settings."""
+def make_plan(size: Size, orientation: int, content: str, settings: CropSettings, face: Sequence[float] = ()) -> Plan:
+    """Plans the resize and crop of one picture: a pure function of its size, its bytes' hash and the settings.
+
+    `face` is the middle of its largest face, if it has one: across and down, as shares of the (turned) picture.
+    """
     turned = turn_size(size, orientation)
     aspect = _choose_aspect(turned[0] / turned[1], content, settings)
     bucket = find_bucket(aspect, settings)
     resize = _cover(_before_crop(turned, settings) if settings.crop else None, turned, bucket)
     slack = resize[0] - bucket[0], resize[1] - bucket[1]
     left, top = _place(slack, content, settings)
+    if settings.crop and settings.style == "face" and face:
+        left, top = (
+            min(room, max(0, round(share * whole - kept / 2)))
+            for share, whole, kept, room in zip(face, resize, bucket, slack, strict=True)
+        )
     return Plan(orientation, resize, (left, top, *bucket))
 
 
@@ -111,7 +120,7 @@ def _cover(wanted: Size | None, size: Size, bucket: Size) -> Size:
 
 
 def _place(slack: Size, content: str, settings: CropSettings) -> Size:
-    if not settings.crop or settings.style in ("center", "centre"):
+    if not settings.crop or settings.style in ("center", "centre", "face"):
         return slack[0] // 2, slack[1] // 2
     if settings.style == "corner":
         return 0, 0

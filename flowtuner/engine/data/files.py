@@ -23,6 +23,8 @@ class FoundFile:
 
     path: str
     stamp: Stamp
+    captions: tuple[str, ...] | None = None
+    """The captions that came with it, where the data set itself holds them."""
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -30,17 +32,16 @@ def stamp_of(status: os.stat_result) -> Stamp:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
-def find_pictures(folder: Path) -> tuple[list[FoundFile], list[Quarantined]]:
-    """All pictures below a folder, sorted by path, and those that cannot even be looked at."""
-    found: list[FoundFile] = []
-    faults: list[Quarantined] = []
-    for entry in _walk(str(folder.absolute()), faults):
-        if os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
-            _sort_in(entry, found, faults)
-    return sorted(found, key=lambda file: file.path), faults
+def find_pictures(folder: Path) -> Iterator[FoundFile | Quarantined]:
+    """All pictures below a folder, in no order, and what cannot even be looked at."""
+    for entry in _walk(str(folder.absolute())):
+        if isinstance(entry, Quarantined):
+            yield entry
+        elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+            yield _look_at(entry)
 
 
-def _walk(top: str, faults: list[Quarantined]) -> Iterator[os.DirEntry[str]]:
+def _walk(top: str) -> Iterator[os.DirEntry[str] | Quarantined]:
     # A folder is entered once, however many links lead to it; real folders come before linked ones.
     seen: set[tuple[int, int]] = set()
     waiting = [top]
@@ -52,31 +53,32 @@ def _walk(top: str, faults: list[Quarantined]) -> Iterator[os.DirEntry[str]]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
+            inner: list[os.DirEntry[str]] = []
             with os.scandir(folder) as entries:
-                listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+                # Only folders are kept for later: a folder may hold a million files.
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        inner.append(entry)
+                    else:
+                        yield entry
         except OSError as error:
-            faults.append(Quarantined(folder, f"the folder cannot be read: {error.strerror}"))
+            yield Quarantined(folder, f"the folder cannot be read: {error.strerror}")
             continue
-        for entry in listed:
-            if not entry.is_dir():
-                yield entry
-            elif entry.is_symlink():
-                linked.append(entry.path)
-            else:
-                waiting.append(entry.path)
+        for entry in sorted(inner, key=lambda one: one.name):
+            (linked if entry.is_symlink() else waiting).append(entry.path)
 
 
-def _sort_in(entry: os.DirEntry[str], found: list[FoundFile], faults: list[Quarantined]) -> None:
+def _look_at(entry: os.DirEntry[str]) -> FoundFile | Quarantined:
     try:
         status = entry.stat()
     except OSError as error:
         reason = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read: {error.strerror}"
-        faults.append(Quarantined(entry.path, reason))
-        return
+        return Quarantined(entry.path, reason)
     if not stat.S_ISREG(status.st_mode):
         # Opening a pipe would wait for ever.
-        faults.append(Quarantined(entry.path, "not a regular file"))
-    elif status.st_size == 0:
-        faults.append(Quarantined(entry.path, "the file is empty"))
-    else:
-        found.append(FoundFile(entry.path, stamp_of(status)))
+        return Quarantined(entry.path, "not a regular file")
+    if status.st_size == 0:
+        return Quarantined(entry.path, "the file is empty")
+    return FoundFile(entry.path, stamp_of(status))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Size = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How a picture becomes training pixels: turn by its EXIF orientation, resize, crop."""
 
@@ -27,7 +28,7 @@ class Plan:
         return f"{turned}resize {self.resize[0]}x{self.resize[1]}, crop {width}x{height}+{left}+{top}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One usable picture of one dataset."""
 
@@ -65,7 +66,7 @@ class Quarantined:
 class Scan:
     """Everything found in the datasets of a run, sorted by dataset and path."""
 
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     quarantined: tuple[Quarantined, ...] = ()
 
     @property

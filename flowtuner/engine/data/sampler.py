@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from flowtuner.engine.data.order import Indices, hash_words, permute
-from flowtuner.engine.data.sample import Sample, Size
+from flowtuner.engine.data.sample import Sample
+from flowtuner.engine.data.samples import Shapes, columns_of, select
 from flowtuner.engine.data.settings import picture_entries
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, TrainingConfig
@@ -44,12 +45,14 @@ class Sampler:
         self._streams: list[_Stream] = []
         weights: list[float] = []
         faults: list[str] = []
+        columns = columns_of(samples)
         for entry in entries:
-            own = [sample for sample in samples if sample.dataset_id == entry.id]
-            if not own:
+            rows = columns.rows_of(entry.id)
+            if not len(rows):
                 continue
             size = entry.train_batch_size or batch_size
             repeats = entry.repeats
+            own = _Own(select(samples, rows), columns.shapes, columns.shapes_of[rows])
             small = [] if keep_small_buckets else list(_find_small_buckets(own, repeats, size * accumulation))
             if small and oversubscribe and not repeats:
                 repeats = max(needed for _, _, needed in small)
@@ -106,20 +109,30 @@ class Sampler:
         self._epoch = epoch
 
 
+@dataclass(frozen=True)
+class _Own:
+    """The samples of one dataset, and the number of each one's shapes."""
+
+    samples: Sequence[Sample]
+    shapes: list[Shapes]
+    shapes_of: Indices
+
+
 class _Stream:
     """The endless sequence of batches of one dataset, pass after pass."""
 
-    def __init__(
-        self, name: str, samples: Sequence[Sample], copies: int, batch_size: int, seed: int, one_reference: bool
-    ) -> None:
+    def __init__(self, name: str, own: _Own, copies: int, batch_size: int, seed: int, one_reference: bool) -> None:
         self._name = name
-        self._samples = samples
+        self._samples = own.samples
         self._copies = copies
         self._batch_size = batch_size
         self._seed = seed
         self._one_reference = one_reference
-        buckets = {shapes: number for number, shapes in enumerate(sorted({sample.shapes for sample in samples}))}
-        self._bucket_of = np.array([buckets[sample.shapes] for sample in samples])
+        # Buckets are numbered by their shapes, whatever order they were found in.
+        present = sorted(set(own.shapes_of.tolist()), key=lambda number: own.shapes[number])
+        numbers = np.zeros(len(own.shapes), dtype=np.int64)
+        numbers[present] = np.arange(len(present))
+        self._bucket_of = numbers[own.shapes_of]
         counts = np.bincount(self._bucket_of) * copies
         # A bucket below one batch is only here when the user wants it kept: it is one short batch then.
         self.length = int(np.maximum(counts // batch_size, 1).sum())
@@ -162,15 +175,13 @@ class _Stream:
         return Draw(sample, caption, references)
 
 
-SmallBucket = tuple[tuple[Size, ...], int, int]
+SmallBucket = tuple[Shapes, int, int]
 
 
-def _find_small_buckets(samples: Sequence[Sample], repeats: int, needed: int) -> Iterator[SmallBucket]:
-    counts: dict[tuple[Size, ...], int] = {}
-    for sample in samples:
-        counts[sample.shapes] = counts.get(sample.shapes, 0) + 1
-    for shapes, count in sorted(counts.items()):
-        if count * (repeats + 1) < needed:
+def _find_small_buckets(own: _Own, repeats: int, needed: int) -> Iterator[SmallBucket]:
+    counts = np.bincount(own.shapes_of, minlength=len(own.shapes)).tolist()
+    for shapes, count in sorted(zip(own.shapes, counts, strict=True)):
+        if count and count * (repeats + 1) < needed:
             yield shapes, count, -(-needed // count) - 1
 
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowtuner.engine.data.tables import TableSettings
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, TrainingConfig
 from flowtuner.options.dataset_rules import as_ids
 
-CAPTION_STRATEGIES = ("filename", "textfile", "instanceprompt")
-CROP_STYLES = ("random", "corner", "center", "centre")
+TABLE_STRATEGIES = ("parquet", "csv", "jsonl")
+CAPTION_STRATEGIES = ("filename", "textfile", "instanceprompt", *TABLE_STRATEGIES, "huggingface")
+CROP_STYLES = ("random", "corner", "center", "centre", "face")
+MARKS = {"comma": (",", ", "), "space": (" ", " "), "period": (".", ". ")}
+SUBSTITUTION = re.compile(r"s/((?:[^/\\]|\\.)+)/((?:[^/\\]|\\.)*)/?")
 REFERENCE_TYPES = ("reference_strict", "reference_loose")
 MEGAPIXEL_LIMIT = 10
 
@@ -39,8 +44,32 @@ class CropSettings:
 
 
 @dataclass(frozen=True)
+class Shuffle:
+    """How the parts of a caption change places."""
+
+    count: int = 1
+    seed: int = 0
+    marks: tuple[str, str] = MARKS["comma"]
+    """What separates the parts, and what is put between them again."""
+    fixed: int = 0
+    keeps_original: bool = True
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What is taken out of captions: a text, or all that a pattern finds."""
+
+    pattern: re.Pattern[str]
+    replacement: str = ""
+
+    def apply(self, caption: str) -> str:
+        """The caption without it."""
+        return self.pattern.sub(self.replacement, caption)
+
+
+@dataclass(frozen=True)
 class CaptionSettings:
-    """Where the captions of one dataset come from."""
+    """Where the captions of one dataset come from, and what is done to them."""
 
     strategy: str = "filename"
     instance_prompts: tuple[str, ...] = ()
@@ -48,17 +77,21 @@ class CaptionSettings:
     only_instance: bool = False
     split_lines: bool = True
     ignore_missing: bool = False
+    table: TableSettings | None = None
+    shuffle: Shuffle | None = None
+    cuts: tuple[Cut, ...] = ()
 
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """One dataset of pictures on a local disk."""
+    """One dataset of pictures."""
 
     id: str
-    folder: Path
     captions: CaptionSettings
     crop: CropSettings
     max_samples: int | None = None
+    reuses_listing: bool = False
+    """Whether what was found last time is taken for what is there."""
 
 
 def picture_entries(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
@@ -95,33 +128,30 @@ def reference_entries(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
 
 def resolve_references(entry: DatasetEntry, config: TrainingConfig) -> DatasetSettings:
     """As `resolve_dataset`, for pictures that need no captions."""
-    return DatasetSettings(entry.id, _resolve_folder(entry), CaptionSettings(), _resolve_crop(entry, config))
+    reuses = _reuses_listing(entry, config)
+    return DatasetSettings(entry.id, CaptionSettings(), _resolve_crop(entry, config), reuses_listing=reuses)
 
 
 def resolve_dataset(entry: DatasetEntry, config: TrainingConfig) -> DatasetSettings:
     """Fills an entry's gaps from the global options; what is not supported yet is refused by name."""
     return DatasetSettings(
         id=entry.id,
-        folder=_resolve_folder(entry),
         captions=_resolve_captions(entry, config),
         crop=_resolve_crop(entry, config),
         max_samples=_pick(entry, "max_num_samples", None),
+        reuses_listing=_reuses_listing(entry, config),
     )
 
 
-def _resolve_folder(entry: DatasetEntry) -> Path:
-    if entry.type != "local":
-        raise DataError(f"dataset {entry.id}: type {entry.type!r} is not supported yet. Allowed: local.")
-    if not entry.instance_data_dir:
-        raise DataError(f"dataset {entry.id}: instance_data_dir is missing. Give the folder that holds the pictures.")
-    return Path(entry.instance_data_dir).expanduser()
+def _reuses_listing(entry: DatasetEntry, config: TrainingConfig) -> bool:
+    return bool(entry.preserve_data_backend_cache or config.preserve_data_backend_cache)
 
 
 def _resolve_captions(entry: DatasetEntry, config: TrainingConfig) -> CaptionSettings:
     strategy = str(_either(entry, config, "caption_strategy", "filename")).replace("instance_prompt", "instanceprompt")
     if strategy not in CAPTION_STRATEGIES:
         raise DataError(
-            f"dataset {entry.id}: caption_strategy {strategy!r} is not supported yet. "
+            f"dataset {entry.id}: caption_strategy {strategy!r} is not supported. "
             f"Allowed: {', '.join(CAPTION_STRATEGIES)}."
         )
     prompts = _either(entry, config, "instance_prompt", None)
@@ -133,10 +163,61 @@ def _resolve_captions(entry: DatasetEntry, config: TrainingConfig) -> CaptionSet
         only_instance=only_instance,
         split_lines=not _either(entry, config, "disable_multiline_split", False),
         ignore_missing=bool(_either(entry, config, "ignore_missing_files", False)),
+        table=_resolve_table(entry, config, strategy) if not only_instance else None,
+        shuffle=_resolve_shuffle(entry, config),
+        cuts=_read_cuts(entry),
     )
     if not settings.instance_prompts and (settings.prepend or settings.strategy == "instanceprompt"):
         raise DataError(f"dataset {entry.id}: instance_prompt is missing, but the captions are to come from it.")
     return settings
+
+
+def _resolve_table(entry: DatasetEntry, config: TrainingConfig, strategy: str) -> TableSettings | None:
+    if strategy not in TABLE_STRATEGIES or entry.type == strategy:
+        return None
+    columns = entry.parquet
+    path = (columns and columns.path) or entry.csv_file
+    if not path:
+        raise DataError(
+            f"dataset {entry.id}: caption_strategy {strategy} needs a table: "
+            '"parquet": {"path": ..., "filename_column": ..., "caption_column": ...}.'
+        )
+    named = (columns and columns.caption_column) or entry.csv_caption_column or entry.caption_column
+    captions = named or config.parquet_caption_column or "caption"
+    return TableSettings(
+        Path(path),
+        (columns and columns.filename_column) or config.parquet_filename_column or "filename",
+        (captions,) if isinstance(captions, str) else tuple(captions),
+        columns.fallback_caption_column if columns else None,
+        columns.identifier_includes_extension if columns else True,
+    )
+
+
+def _resolve_shuffle(entry: DatasetEntry, config: TrainingConfig) -> Shuffle | None:
+    asked = entry.caption_shuffle
+    if not asked or not asked.enable:
+        return None
+    seed = int(_pick(config, "seed", 0)) if asked.seed is None else asked.seed
+    marks = MARKS.get(asked.split_on, (asked.split_on, asked.split_on))
+    return Shuffle(asked.count, seed, marks, asked.position_start, asked.include_original)
+
+
+def _read_cuts(entry: DatasetEntry) -> tuple[Cut, ...]:
+    if not entry.caption_filter_list:
+        return ()
+    try:
+        lines = Path(entry.caption_filter_list).read_text(encoding="utf-8-sig").splitlines()
+        return tuple(_read_cut(line) for line in lines if line.strip())
+    except (OSError, UnicodeDecodeError, re.error) as error:
+        raise DataError(
+            f"dataset {entry.id}: caption_filter_list {entry.caption_filter_list} cannot be used: {error}."
+        ) from error
+
+
+def _read_cut(line: str) -> Cut:
+    if found := SUBSTITUTION.fullmatch(line):
+        return Cut(re.compile(found[1]), found[2])
+    return Cut(re.compile(re.escape(line)))
 
 
 def _resolve_crop(entry: DatasetEntry, config: TrainingConfig) -> CropSettings:
@@ -144,7 +225,7 @@ def _resolve_crop(entry: DatasetEntry, config: TrainingConfig) -> CropSettings:
     style = _either(entry, config, "crop_style", "random")
     if style not in CROP_STYLES:
         raise DataError(
-            f"dataset {entry.id}: crop_style {style!r} is not supported yet. Allowed: {', '.join(CROP_STYLES)}."
+            f"dataset {entry.id}: crop_style {style!r} is not supported. Allowed: {', '.join(CROP_STYLES)}."
         )
     sizes = {
         name: _in_unit(_either(entry, config, option, None), kind)
@@ -168,7 +249,7 @@ def _resolve_crop(entry: DatasetEntry, config: TrainingConfig) -> CropSettings:
         aspect_choices=_resolve_choices(entry),
         minimum_aspect=_pick(entry, "minimum_aspect_ratio", None),
         maximum_aspect=_pick(entry, "maximum_aspect_ratio", None),
-        max_upscale=_pick(entry, "max_upscale_threshold", None),
+        max_upscale=_either(entry, config, "max_upscale_threshold", None),
         **sizes,
     )
 

@@ -5,7 +5,10 @@ from typing import Literal
 
 from flowtuner.options.fields import Section, option
 
-CaptionStrategy = Literal["filename", "textfile", "parquet", "instanceprompt", "csv", "huggingface", "webshart"]
+CaptionStrategy = Literal[
+    "filename", "textfile", "parquet", "instanceprompt", "csv", "jsonl", "huggingface", "webshart"
+]
+CAPTIONS_BUILT = ["filename", "textfile", "parquet", "instanceprompt", "csv", "jsonl", "huggingface"]
 ResolutionType = Literal["pixel", "area", "pixel_area"]
 
 
@@ -34,14 +37,16 @@ class DataOptions(Section):
     aspect_bucket_disable_rebuild: bool = option(False, "Does not shuffle buckets anew each epoch.", accepted=True)
     disable_bucket_pruning: bool = option(False, "Keeps buckets that are smaller than a batch.")
     allow_dataset_oversubscription: bool = option(False, "Repeats small buckets until they fill a batch.")
-    caption_strategy: CaptionStrategy = option("filename", "Where captions come from.")
+    caption_strategy: CaptionStrategy = option(
+        "filename", "Where captions come from.", values={"instance_prompt": "instanceprompt"}, built=CAPTIONS_BUILT
+    )
     instance_prompt: str | list[str] | None = option(None, "A caption for every picture; a list takes turns.")
     prepend_instance_prompt: bool = option(False, "Puts the instance prompt in front of the caption.")
     only_instance_prompt: bool = option(False, "Uses the instance prompt in place of captions.")
     ignore_missing_files: bool = option(False, "A missing caption file leaves its picture out instead of stopping.")
     disable_multiline_split: bool = option(False, "A caption file with several lines is one caption.")
-    parquet_caption_column: str | None = option(None, "Caption column of a parquet table.", accepted=True)
-    parquet_filename_column: str | None = option(None, "File name column of a parquet table.", accepted=True)
+    parquet_caption_column: str | None = option(None, "Column of captions, for tables that do not say.")
+    parquet_filename_column: str | None = option(None, "Column of file names, likewise.")
     caption_dropout_probability: float = option(
         0.1, "Share of captions replaced by an empty one.", ge=0, le=1, env=["CAPTION_DROPOUT_PROBABILITY"]
     )
@@ -77,7 +82,9 @@ class DataOptions(Section):
         32, "Pictures prepared at once.", ge=1, accepted=True, env=["IMAGE_PROCESSING_BATCH_SIZE"]
     )
     compress_disk_cache: bool = option(False, "Compresses caches.", accepted=True)
-    preserve_data_backend_cache: bool = option(False, "Keeps the file index between runs.", accepted=True)
+    preserve_data_backend_cache: bool = option(
+        False, "Takes the files that were found last time for those that are there."
+    )
     override_dataset_config: bool = option(False, "Goes on although a dataset's settings changed.", accepted=True)
     skip_file_discovery: str | None = option(None, "Which scans to leave out.", accepted=True)
     delete_problematic_images: bool = option(
@@ -96,8 +103,6 @@ class DataOptions(Section):
     enable_multiprocessing: bool = option(False, "Scans with processes instead of threads.", accepted=True)
     max_workers: int = option(32, "Threads that read and write files.", ge=1, accepted=True)
     aspect_bucket_worker_count: int = option(12, "Threads that measure pictures.", ge=1, accepted=True)
-    aws_max_pool_connections: int = option(
-        128, "Connections to S3.", ge=1, accepted=True, env=["AWS_MAX_POOL_CONNECTIONS"]
-    )
+    aws_max_pool_connections: int = option(128, "Connections to S3.", ge=1, env=["AWS_MAX_POOL_CONNECTIONS"])
     data_aesthetic_score: float = option(7.0, "Aesthetic score given to every picture (SDXL refiner).", accepted=True)
     masked_loss_probability: float = option(1.0, "Share of steps with a masked loss.", ge=0, le=1, accepted=True)

@@ -1,10 +1,11 @@
 """Why a picture or a prompt hit or missed, and the keys and fingerprints behind it."""
 
-import json
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -149,10 +150,8 @@ def test_fingerprint_follows_bytes_not_names(tmp_path):
 def test_fingerprint_is_remembered(tmp_path):
     folder = write_component(tmp_path / "vae")
     first = fingerprint(folder, index_dir=tmp_path / "index")
-    memo = tmp_path / "index" / "fingerprints.json"
-    content = json.loads(memo.read_text())
-    content["files"][str(folder / "model.safetensors")][1] = "remembered"
-    memo.write_text(json.dumps(content))
+    with closing(sqlite3.connect(tmp_path / "index" / "fingerprints.sqlite")) as memo, memo:
+        memo.execute("UPDATE facts SET value = '\"remembered\"'")
     assert fingerprint(folder, index_dir=tmp_path / "index") != first
 
 

@@ -132,12 +132,10 @@ def test_units(make_entry, make_config):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"type": "aws"}, "type 'aws' is not supported yet"),
-        ({"crop_style": "face"}, "crop_style 'face' is not supported yet"),
-        ({"caption_strategy": "parquet"}, "caption_strategy 'parquet' is not supported yet"),
+        ({"caption_strategy": "webshart"}, "caption_strategy 'webshart' is not supported"),
+        ({"caption_strategy": "parquet"}, "caption_strategy parquet needs a table"),
         ({"caption_strategy": "instanceprompt"}, "instance_prompt is missing"),
         ({"crop": True, "crop_aspect": "closest"}, "needs crop_aspect_buckets"),
-        ({"instance_data_dir": None}, "instance_data_dir is missing"),
     ],
 )
 def test_refusals(make_entry, make_config, values, message):
