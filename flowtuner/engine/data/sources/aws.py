@@ -71,7 +71,7 @@ class AwsSource(Source):
     def check(self) -> None:
         """Asks for one key, which needs the bucket, the credentials and the right to list."""
         arguments = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": 1}
-        answer = self._ask(partial(self._client.list_objects_v2, **arguments))
+        answer = self._ask(partial(self._list_page, arguments))
         if not answer.get("Contents"):
             raise self.fault(f"{self.root} holds no objects. Correct aws_data_prefix or aws_bucket_name.")
 
@@ -79,8 +79,8 @@ class AwsSource(Source):
         """Every picture below the prefix, a page at a time."""
         token: dict[str, str] = {}
         while True:
-            arguments = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": PAGE} | token
-            page = self._ask(partial(self._client.list_objects_v2, **arguments))
+            arguments: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix, "MaxKeys": PAGE} | token
+            page = self._ask(partial(self._list_page, arguments))
             for item in page.get("Contents", ()):
                 if found := self._look_at(item):
                     yield found
@@ -102,6 +102,10 @@ class AwsSource(Source):
     def _read(self, path: str) -> bytes:
         key = path.removeprefix(f"s3://{self._bucket}/")
         return self._ask(partial(self._stream, key))
+
+    def _list_page(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        page: dict[str, Any] = self._client.list_objects_v2(**arguments)
+        return page
 
     def _stream(self, key: str) -> bytes:
         with self._client.get_object(Bucket=self._bucket, Key=key)["Body"] as body:
@@ -186,7 +190,7 @@ class AwsSource(Source):
                 "there are no credentials. Give aws_access_key_id and aws_secret_access_key, best as {env:NAME}, or "
                 "AWS's own environment variables or profile."
             )
-        if isinstance(error, exceptions.HTTPClientError | exceptions.IncompleteReadError):
+        if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError | exceptions.IncompleteReadError):
             return SourceDown(f"dataset {self.dataset}: {self.root} does not answer: {error}")
         return self.fault(f"{error}. Check the aws_ keys of the entry.")
 
