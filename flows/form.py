@@ -40,7 +40,12 @@ ABOUT = "The options of a run, as in config.json: what is set here wins over the
 ABOUT_ENV = "The name of a folder below config/ that holds config.json, such as mine for config/mine/config.json."
 ABOUT_FILE = "Or the path of a configuration file, JSON or TOML."
 ABOUT_PATH = "A run's output folder, or one checkpoint in it."
-ABOUT_DESTINATIONS = "As in publishing_config; empty: those of the run that made it."
+ABOUT_DESTINATIONS = (
+    "Entries as in publishing_config, names of such entries, or of stored blocks; empty: those of the run that made it."
+)
+ENTRY_OR_NAME = {"anyOf": [{"type": "object"}, {"type": "string"}]}
+ABOUT_EVERYTHING = "Of another program's folder: all that may leave the machine, checkpoints too, not only the model."
+ABOUT_REPAIR = "Reads every byte that is there first, and brings again what is wrong."
 
 
 def form_schema() -> dict[str, Any]:
@@ -86,6 +91,14 @@ EnvName = Annotated[str | None, WithJsonSchema({"type": "string", "description":
 ConfigFile = Annotated[str | None, WithJsonSchema({"type": "string", "description": ABOUT_FILE})]
 FinishedPath = Annotated[str, WithJsonSchema({"type": "string", "description": ABOUT_PATH})]
 DestinationEntries = Annotated[
-    list[dict[str, Any]] | None,
-    WithJsonSchema({"type": "array", "items": {"type": "object"}, "description": ABOUT_DESTINATIONS}),
+    list[dict[str, Any] | str] | None,
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "object"}, {"type": "string"}]},
+            "description": ABOUT_DESTINATIONS,
+        }
+    ),
 ]
+Everything = Annotated[bool, WithJsonSchema({"type": "boolean", "description": ABOUT_EVERYTHING})]
+Repair = Annotated[bool, WithJsonSchema({"type": "boolean", "description": ABOUT_REPAIR})]

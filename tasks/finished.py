@@ -1,4 +1,4 @@
-"""What a finished output folder or a single checkpoint holds, for publishing it again."""
+"""What a finished output folder, a single checkpoint or another program's model holds, for publishing it again."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from flowtuner.engine.checkpoints import NAME, find_faults
+from flowtuner.engine.checkpoints import MANIFEST, NAME, find_faults, list_checkpoints
 from flowtuner.engine.run import Checkpoint, RunSpec
 from flowtuner.errors import ConfigError, Fault, PublishError
 from flowtuner.publishing.destination import Destination
+from flowtuner.publishing.memory import find_entries, recall_entries
 from flowtuner.publishing.preflight import probe_destinations
-from flowtuner.publishing.registry import open_destinations
-from flowtuner.publishing.snapshot import Unit
+from flowtuner.publishing.recognition import recognise
+from flowtuner.publishing.registry import open_destinations, open_wanted
+from flowtuner.publishing.snapshot import Unit, model_unit
 from tasks.credentials import find_credentials
-from tasks.memory import recall_entries
 from tasks.units import Origin, step_of, unit_of, units_on_disk
 
 
@@ -38,7 +39,7 @@ class Finished:
 
 
 @task(task_run_name="check what is to be published", cache_policy=NO_CACHE)
-def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finished:
+def check_finished(path: str, wanted: Sequence[dict[str, Any] | str] | None, *, everything: bool = False) -> Finished:
     """Looks at what is to be published and at its destinations, by default those of the run that made it."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
@@ -47,13 +48,10 @@ def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finis
     is_checkpoint = NAME.fullmatch(folder.name) is not None
     output_dir = folder.parent if is_checkpoint else folder
     spec = _read_spec(output_dir)
-    if faults := find_credentials(entries, "destinations"):
+    if faults := find_credentials(wanted, "destinations"):
         raise ConfigError(faults)
-    if entries is None:
-        entries = recall_entries(output_dir)
-    destinations = open_destinations(entries, "destinations")
-    origin = Origin.of(spec) if spec else Origin()
-    units = [_checkpoint(origin, folder)] if is_checkpoint else units_on_disk(origin, output_dir)
+    destinations = _open(wanted, output_dir)
+    units = _find_units(folder, spec, everything=everything)
     if not units:
         raise PublishError(f"{folder} holds nothing to publish. Give a checkpoint folder or a finished output folder.")
     if refused := probe_destinations(destinations, output_dir).faults:
@@ -61,6 +59,28 @@ def check_finished(path: str, entries: Sequence[dict[str, Any]] | None) -> Finis
     # Publishing one checkpoint by hand must not push others out.
     keep = spec.loaded.config.checkpoints_total_limit if spec and not is_checkpoint else 0
     return Finished(output_dir, tuple(units), tuple(destinations), keep)
+
+
+def _open(wanted: Sequence[dict[str, Any] | str] | None, output_dir: Path) -> list[Destination]:
+    if wanted is None:
+        return open_destinations(recall_entries(output_dir), "destinations")
+    return open_wanted(wanted, find_entries(output_dir))
+
+
+def _find_units(folder: Path, spec: RunSpec | None, *, everything: bool) -> list[Unit]:
+    origin = Origin.of(spec) if spec else Origin()
+    if NAME.fullmatch(folder.name):
+        return [_checkpoint(origin, folder) if _is_ours(folder) else model_unit(folder, everything=everything)]
+    found = units_on_disk(origin, folder)
+    if spec or not recognise(folder):
+        return found
+    strangers = [each for each in list_checkpoints(folder) if everything and not _is_ours(each)]
+    own = [unit for unit in found if unit.kind == "checkpoint"]
+    return [*(model_unit(each, everything=True) for each in strangers), *own, model_unit(folder)]
+
+
+def _is_ours(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
 
 
 def _checkpoint(origin: Origin, folder: Path) -> Unit:

@@ -18,9 +18,9 @@ from flowtuner.engine.launch import Engine
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
+from flowtuner.publishing.memory import remember_entries
 from flowtuner.publishing.resume import ResumePoint
 from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
-from tasks.memory import remember_entries
 from tasks.outbox import Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun

@@ -16,9 +16,11 @@ from uuid import uuid4
 import httpx
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import BlockType
 from prefect.exceptions import PrefectException
 from pydantic import Field, SecretStr, ValidationError, field_validator
 
+from blocks.parts.logo import draw_logo
 from flowtuner.errors import ConfigError, DestinationDown, Fault, PublishError
 from flowtuner.publishing.addresses import place_below
 from flowtuner.publishing.destination import Place, Progress, PublishResult
@@ -26,11 +28,17 @@ from flowtuner.publishing.entries import check_keys, check_spellings, faults_of
 from flowtuner.publishing.fetch import fetch_unit
 from flowtuner.publishing.manifest import Kind, Manifest
 from flowtuner.publishing.snapshot import Snapshot
-from flowtuner.publishing.transfer import Store, find_remote_damage, list_units, remove_surplus, send
+from flowtuner.publishing.transfer import Store, clear_damage, find_remote_damage, list_units, remove_surplus, send
+
+LOGO_COLOUR = (58, 110, 165)
+BLOCK_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class KeptDestination(Block):
     """A destination that keeps files under keys; what is its own is the store, and how its errors are told."""
+
+    _logo_url = draw_logo(LOGO_COLOUR)  # type: ignore[assignment]
+    _documentation_url = "https://docs.prefect.io/v3/concepts/blocks"  # type: ignore[assignment]
 
     provider: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -74,6 +82,18 @@ class KeptDestination(Block):
         return ()
 
     @classmethod
+    def _to_block_type(cls) -> BlockType:
+        # The client refuses the picture's address for a logo, which may be on the web only.
+        return BlockType(
+            id=cls._block_type_id or uuid4(),
+            slug=cls.get_block_type_slug(),
+            name=cls.get_block_type_name(),
+            documentation_url=cls._documentation_url,
+            description=cls.get_description(),
+            code_example=cls.get_code_example(),
+        )
+
+    @classmethod
     def check_entry(cls, entry: Mapping[str, Any], origin: str) -> list[Fault]:
         """Finds mistakes in an entry of `publishing_config` without asking anybody."""
         settings, faults = cls._settings_of(entry, origin)
@@ -107,10 +127,7 @@ class KeptDestination(Block):
             return dict(entry)
         destination = cls.from_entry(entry, origin)
         block = destination._block_name()
-        try:
-            destination.save(block, overwrite=True, _sync=True)  # type: ignore[call-arg]
-        except (PrefectException, httpx.HTTPError) as error:
-            raise DestinationDown(f"{destination.name}: Prefect did not keep its credentials: {error}") from error
+        destination._save_as(block)
         shown = {key: value for key, value in settings.items() if key not in cls.secret_keys}
         return {"provider": cls.provider, "block": block, "name": destination.name} | shown
 
@@ -131,6 +148,14 @@ class KeptDestination(Block):
         return settings | {"name": block}
 
     @classmethod
+    def store(cls, entry: Mapping[str, Any], block: str, origin: str) -> None:
+        """Keeps an entry as a block of this name, in place of one that has it; raises ConfigError."""
+        destination = cls.from_entry(entry, origin)
+        if not BLOCK_NAME.fullmatch(block):
+            raise ConfigError([Fault("block", block, origin, "is no name", "lower-case letters, digits and dashes")])
+        destination._save_as(block)
+
+    @classmethod
     def stored(cls) -> list[Self]:
         """The destinations of this kind that are kept as blocks; Prefect's API must be within reach."""
         try:
@@ -144,6 +169,12 @@ class KeptDestination(Block):
             ) from error
         names = [str(document.name) for document in documents if document.name]
         return [cls.from_entry({"provider": cls.provider, "block": name}, f"block {name}") for name in names]
+
+    def _save_as(self, block: str) -> None:
+        try:
+            self.save(block, overwrite=True, _sync=True)  # type: ignore[call-arg]
+        except (PrefectException, httpx.HTTPError) as error:
+            raise DestinationDown(f"{self.name}: Prefect did not keep its credentials: {error}") from error
 
     def _block_name(self) -> str:
         # Stable, so that a credential that was renewed replaces the old one; another account gets another block.
@@ -209,6 +240,11 @@ class KeptDestination(Block):
         """Says what is missing or wrong of a published unit; `deep` reads every byte."""
         with self._translated(), self._open_store() as store:
             return find_remote_damage(store, manifest.select(self.include, self.exclude), deep=deep)
+
+    def clear_damage(self, manifest: Manifest) -> list[str]:
+        """Reads every byte of a unit, removes what is wrong, for publishing to bring again, and says what it was."""
+        with self._translated(), self._open_store() as store:
+            return clear_damage(store, manifest.select(self.include, self.exclude))
 
     def prune(self, run: str, keep: int, newest: str) -> list[str]:
         """Removes the run's oldest checkpoints beyond `keep` (0 keeps all) and names them; `newest` always stays."""

@@ -25,8 +25,9 @@ def conceal_options(parameters: Mapping[str, Any], entries: Sequence[Mapping[str
 
 def conceal_destinations(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters of a flow that takes destinations, without their credentials."""
-    entries = parameters.get("destinations")
-    return {**parameters, "destinations": keep_credentials(entries, "destinations") if entries else entries}
+    wanted = parameters.get("destinations") or ()
+    kept = [each if isinstance(each, str) else keep_credentials([each], "destinations")[0] for each in wanted]
+    return {**parameters, "destinations": kept or None}
 
 
 def _is_publishing(key: str) -> bool:

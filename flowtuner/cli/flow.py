@@ -66,9 +66,16 @@ def run_flow(call: FlowCall, as_json: bool = False) -> int:
     return _report_end(summary, ending, time.monotonic() - started, as_json)
 
 
+@contextlib.contextmanager
+def quiet_prefect() -> Iterator[ServerAddress]:
+    """Prefect within reach, the configured server or one of our own, and nothing of it on the terminal."""
+    with _quiet(), _server() as address:
+        yield address
+
+
 def _run(call: FlowCall, summary: Summary, ending: _Ending, as_json: bool) -> None:
     tell("starting: Prefect first, then the run ...")
-    with _quiet_prefect(), _server() as address:
+    with quiet_prefect() as address:
         ending.ui_url = address.ui_url
         tell(f"Prefect UI: {address.ui_url}")
         with Watch(call.output_dir / "logs" / "events.jsonl", open_display(as_json), summary):
@@ -113,7 +120,7 @@ def _server() -> Iterator[ServerAddress]:
 
 
 @contextlib.contextmanager
-def _quiet_prefect() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
     # Its log of the run stands in its UI; here the display speaks, and errors are told once, without traceback.
     name = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
     is_chosen = name in os.environ

@@ -32,14 +32,15 @@ class DeployReport:
 def deploy(working_dir: Path | None = None, work_pool: str = WORK_POOL) -> DeployReport:
     """Registers everything, or brings it up to date; schedules that exist are left as their owners set them."""
     folder = (working_dir or Path.cwd()).resolve()
-    block_types = _register_block_types()
+    block_types = register_block_types()
     with get_client(sync_client=True) as client:
         _ensure_work_pool(client, work_pool)
         names = tuple(_register(client, deployment, folder, work_pool) for deployment in DEPLOYMENTS)
         return DeployReport(str(client.api_url), work_pool, names, block_types)
 
 
-def _register_block_types() -> tuple[str, ...]:
+def register_block_types() -> tuple[str, ...]:
+    """Registers the type of every destination that is a block, and names them."""
     # A third-party destination need not be a block.
     kinds = [kind for kind in known_destinations().values() if isinstance(kind, type) and issubclass(kind, Block)]
     for kind in kinds:

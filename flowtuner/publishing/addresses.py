@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from flowtuner.publishing.destination import Place
-from flowtuner.publishing.transfer import CHECKPOINT_NAME
+from flowtuner.publishing.manifest import CHECKPOINT_NAME
 
 
 def place_below(root: str, uri: str) -> tuple[str, Place] | None:

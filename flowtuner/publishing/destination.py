@@ -68,6 +68,10 @@ class Destination(Protocol):
         """Stores an entry's credentials in a block, and answers with the entry that names it instead of them."""
 
     @classmethod
+    def store(cls, entry: Mapping[str, Any], block: str, origin: str) -> None:
+        """Keeps an entry as a block of this name, in place of one that has it; raises ConfigError."""
+
+    @classmethod
     def stored(cls) -> list[Self]:
         """The destinations of this kind that are kept as blocks; Prefect's API must be within reach."""
 
@@ -88,6 +92,9 @@ class Destination(Protocol):
 
     def verify(self, manifest: Manifest, *, deep: bool = False) -> list[str]:
         """Says what is missing or wrong of a published unit; `deep` reads every byte."""
+
+    def clear_damage(self, manifest: Manifest) -> list[str]:
+        """Reads every byte of a unit, removes what is wrong, for publishing to bring again, and says what it was."""
 
     def prune(self, run: str, keep: int, newest: str) -> list[str]:
         """Removes the run's oldest checkpoints beyond `keep` (0 keeps all) and names them; `newest` always stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
@@ -13,6 +14,7 @@ from flowtuner.durable import FileRecord
 
 MANIFEST_NAME = "manifest.json"
 VERSION = 1
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 
 Kind = Literal["checkpoint", "release"]
 

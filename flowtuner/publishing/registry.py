@@ -50,6 +50,15 @@ def open_destinations(entries: Sequence[Mapping[str, Any]], origin: str = "publi
     return destinations
 
 
+def open_wanted(
+    wanted: Sequence[Mapping[str, Any] | str], known: Sequence[Mapping[str, Any]] = (), origin: str = "destinations"
+) -> list[Destination]:
+    """Makes destinations out of entries and of names: of known entries, or of stored blocks."""
+    named = {destination.name: entry for entry in known for destination in open_destinations([entry], origin)}
+    entries = [named.get(each) or _find_block(each, origin) if isinstance(each, str) else each for each in wanted]
+    return open_destinations(entries, origin)
+
+
 def stored_destinations() -> list[Destination]:
     """Every destination that is kept as a block; Prefect's API must be within reach."""
     return [destination for kind in known_destinations().values() for destination in kind.stored()]
@@ -65,6 +74,22 @@ def keep_credentials(entries: Sequence[Mapping[str, Any]], origin: str = "publis
             raise ConfigError([fault] if fault else [])
         kept.append(kind.keep_credentials(entry, place))
     return kept
+
+
+def store_entry(entry: Mapping[str, Any], block: str, origin: str = "destination") -> None:
+    """Keeps an entry as a block of this name, with its credentials; Prefect's API must be within reach."""
+    kind, fault = _find_kind(entry, origin)
+    if fault or kind is None:
+        raise ConfigError([fault] if fault else [])
+    kind.store(entry, block, origin)
+
+
+def _find_block(name: str, origin: str) -> Mapping[str, Any]:
+    for kind in known_destinations().values():
+        if any(destination.name == name for destination in kind.stored()):
+            return {"provider": kind.provider, "block": name}
+    hint = "`flowtuner destination list` shows those there are, `flowtuner destination add` makes one"
+    raise ConfigError([Fault("destinations", name, origin, "no destination has this name", suggestion=hint)])
 
 
 def _find_kind(entry: Mapping[str, Any], origin: str) -> tuple[type[Destination] | None, Fault | None]:

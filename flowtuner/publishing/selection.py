@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from flowtuner.publishing.manifest import MANIFEST_NAME
+from flowtuner.publishing.secrets import has_secret_name
 
 RELEASE_FOLDERS = ("pipeline", "ema", "assets")
 RELEASE_FILES = (
@@ -22,7 +23,7 @@ NEVER_SUFFIXES = ("-tmp", ".tmp", ".part", ".log", ".pyc")
 
 def list_checkpoint_files(folder: Path) -> list[str]:
     """The publishable files of a checkpoint folder, as sorted POSIX paths."""
-    return sorted(_walk(folder, folder))
+    return sorted(walk(folder, folder))
 
 
 def list_release_files(output_dir: Path, release: Path | None = None) -> list[str]:
@@ -30,9 +31,9 @@ def list_release_files(output_dir: Path, release: Path | None = None) -> list[st
     roots = [output_dir / name for name in RELEASE_FOLDERS]
     if release is not None and release != output_dir and release.is_relative_to(output_dir):
         roots.append(release)
-    found = {name for name in RELEASE_FILES if _is_publishable(output_dir / name, output_dir)}
+    found = {name for name in RELEASE_FILES if is_publishable(output_dir / name, output_dir)}
     for root in roots:
-        found |= set(_walk(root, output_dir))
+        found |= set(walk(root, output_dir))
     return sorted(found)
 
 
@@ -44,17 +45,19 @@ def is_by_product(path: str) -> bool:
     )
 
 
-def _walk(root: Path, base: Path) -> Iterator[str]:
+def walk(root: Path, base: Path) -> Iterator[str]:
+    """The publishable files below a folder, as POSIX paths from `base`."""
     for path in root.rglob("*"):
-        if _is_publishable(path, base):
+        if is_publishable(path, base):
             yield path.relative_to(base).as_posix()
 
 
-def _is_publishable(path: Path, base: Path) -> bool:
+def is_publishable(path: Path, base: Path) -> bool:
+    """Whether a path is a file that may leave the machine: in the folder itself, no by-product, no credentials."""
     if not path.is_file():
         return False
     # A link may point at anything on this machine; only what lies in the folder itself may leave it.
     if not path.resolve().is_relative_to(base.resolve()):
         return False
     inside = path.relative_to(base).as_posix()
-    return inside != MANIFEST_NAME and not is_by_product(inside)
+    return inside != MANIFEST_NAME and not is_by_product(inside) and not has_secret_name(inside)

@@ -14,7 +14,9 @@ from typing import Any
 from flowtuner import durable
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
-from flowtuner.publishing.manifest import Kind, Manifest
+from flowtuner.publishing.manifest import CHECKPOINT_NAME, Kind, Manifest
+from flowtuner.publishing.recognition import WITH_CREDENTIALS, read_step, recognise
+from flowtuner.publishing.secrets import find_secrets
 from flowtuner.publishing.selection import is_by_product, list_checkpoint_files, list_release_files
 
 SPOOL_NAME = ".spool"
@@ -56,11 +58,17 @@ class Frozen:
             for name in self.unit.files:
                 before_each()
                 records.append(_record(self.folder, name))
+            secrets = find_secrets(self.folder, self.unit.files)
         except OSError as error:
             raise PublishError(f"{self.unit.name} cannot be read: {error.strerror}: {error.filename}") from error
         damage = _find_damage(self.folder, records)
         if damage:
             raise PublishError(f"{self.unit.name} is damaged on this disk, so it is not published: {'; '.join(damage)}")
+        if secrets:
+            raise PublishError(
+                f"{self.unit.name} is not published: {'; '.join(secrets)}. Remove it there, renew the credential, then "
+                "publish again."
+            )
         unit, files = self.unit, tuple(records)
         about = dict(unit.metadata)
         manifest = Manifest(unit.run, unit.name, unit.kind, unit.step, unit.run_id, self.created, files, about)
@@ -90,6 +98,20 @@ def release_unit(
     return Unit(output_dir, output_dir.name, "release", "release", step, run_id, files, metadata)
 
 
+def model_unit(folder: Path, *, everything: bool = False) -> Unit:
+    """A model or a checkpoint that another program has saved: its model files, or all that may leave the machine."""
+    found = recognise(folder)
+    files: Sequence[str] = found.files if found else ()
+    if everything:
+        files = [name for name in list_checkpoint_files(folder) if name not in WITH_CREDENTIALS]
+    about = {"shape": found.shape} if found else {}
+    step = read_step(folder)
+    if CHECKPOINT_NAME.fullmatch(folder.name):
+        step = step or int(folder.name.rpartition("-")[2])
+        return Unit(folder, folder.parent.name, folder.name, "checkpoint", step, "", _some(files, folder), about)
+    return Unit(folder, folder.name, "release", "release", step, "", _some(files, folder), about)
+
+
 def freeze(unit: Unit) -> Frozen:
     """Links a unit's files into the spool, or copies them where the file system has no links."""
     folder = unit.spool / unit.name
@@ -105,7 +127,7 @@ def freeze(unit: Unit) -> Frozen:
             f"{unit.name} could not be frozen for publishing: {error.strerror}: {error.filename}. "
             f"Free space in {unit.spool.parent} or check its permissions."
         ) from error
-    return Frozen(unit, folder, datetime.now(UTC).isoformat(timespec="seconds"))
+    return Frozen(unit, folder, _saved_at(folder, unit.files))
 
 
 def thaw(frozen: Frozen) -> None:
@@ -125,6 +147,12 @@ def _some(files: Sequence[str], folder: Path) -> tuple[str, ...]:
     return tuple(files)
 
 
+def _saved_at(folder: Path, files: Sequence[str]) -> str:
+    # Not the time of publishing: what arrives late, after an outage, must not be taken for the newest.
+    newest = max((folder / name).stat().st_mtime for name in files)
+    return datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
+
+
 def _link(source: Path, target: Path) -> None:
     # The link must be to the bytes: a symbolic link's target may be replaced.
     real = source.resolve()
@@ -132,6 +160,8 @@ def _link(source: Path, target: Path) -> None:
         os.link(real, target)
     except OSError:  # another file system, or one without hard links; what is really wrong shows in the copy
         shutil.copyfile(real, target)
+        with contextlib.suppress(OSError):  # not every file system keeps times
+            shutil.copystat(real, target)
 
 
 def _record(folder: Path, name: str) -> FileRecord:

@@ -7,7 +7,6 @@ the release never touches the checkpoints in the folders beside its files, nor a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Protocol, Self
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
 from flowtuner.publishing.destination import Progress
-from flowtuner.publishing.manifest import MANIFEST_NAME, Kind, Manifest, parse_manifest
+from flowtuner.publishing.manifest import CHECKPOINT_NAME, MANIFEST_NAME, Kind, Manifest, parse_manifest
 from flowtuner.publishing.snapshot import Snapshot
 
-CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 FORMER_NAME = ".former-manifest.json"  # what stood there before, while it is being replaced
 ABANDONED_S = 3 * 86400.0  # a stopped run that is started again within this time goes on inside its files
 
@@ -123,6 +121,18 @@ def find_remote_damage(store: Store, manifest: Manifest, *, deep: bool) -> list[
         elif deep and not store.has_content(key, record):
             damage.append(f"{key} has other bytes")
     return damage
+
+
+def clear_damage(store: Store, manifest: Manifest) -> list[str]:
+    """Removes the objects of a unit that have other bytes than they should, so that publishing again brings them."""
+    wrong = []
+    sizes = store.sizes(manifest.prefix)
+    for record in manifest.files:
+        key = f"{manifest.prefix}/{record.path}"
+        if key in sizes and (sizes[key] != record.size or not store.has_content(key, record)):
+            wrong.append(key)
+    store.delete(*wrong)
+    return [f"{key} had other bytes" for key in wrong]
 
 
 def remove_surplus(store: Store, run: str, keep: int, newest: str) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites import BlockStandardTestSuite
 
 from flowtuner.publishing.registry import check_entries, known_destinations
 
@@ -26,17 +27,14 @@ def test_no_two_go_by_the_same_name() -> None:
     assert len(names) == len(set(names))
 
 
-def test_its_block_explains_itself_in_prefects_form(kind: type[Block]) -> None:
-    assert kind.get_description()
-    for name, field in kind.model_fields.items():
-        assert field.description, f"{name} has no description"
-        assert field.description.endswith("."), f"the description of {name} has no full stop"
+@pytest.mark.parametrize("block", [kind for _, kind in DESTINATIONS], ids=[name for name, _ in DESTINATIONS])
+class TestBlocks(BlockStandardTestSuite):
+    """What Prefect asks of every block: description, example, picture, a sentence for each field."""
 
-
-def test_its_block_shows_how_it_is_used(kind: type[Block]) -> None:
-    example = kind.get_code_example() or ""
-    assert f"import {kind.__name__}" in example
-    assert f'= {kind.__name__}.load("BLOCK_NAME")' in example
+    @pytest.fixture
+    def block(self, request: pytest.FixtureRequest) -> type[Block]:
+        kind: type[Block] = request.param
+        return kind
 
 
 def test_its_secrets_are_those_that_prefect_hides(kind: Any) -> None:

@@ -1,49 +1,119 @@
-"""`flowtuner publish`: brings a finished run or a checkpoint to its destinations, again or for the first time."""
+"""`flowtuner publish`: brings a finished run to its destinations, says what stands there, proves and mends it."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flowtuner.cli.arguments import add_source, make_parser, parse_source
 from flowtuner.cli.exits import Exit
-from flowtuner.cli.findings import inspect_destinations, tell_findings
-from flowtuner.cli.output import tell
+from flowtuner.cli.findings import code_of, inspect_destinations, tell_findings
+from flowtuner.cli.output import tell, write, write_json
+from flowtuner.cli.targets import Wanted, find_folder, read_targets
+
+if TYPE_CHECKING:
+    from flowtuner.publishing.audit import Holding
+    from flowtuner.publishing.destination import Destination
 
 PUBLISH = "flows.publish:publish"
+VERBS = ("verify", "repair", "list")
 
 
 def run(argv: Sequence[str]) -> int:
-    """Publishes; unchanged files stay where they are, so doing it again is cheap."""
-    parser = make_parser("publish", "Publishes a finished output folder or one checkpoint, and proves that it arrived.")
-    parser.add_argument("path", metavar="PATH", type=Path, help="an output folder, or a checkpoint-N folder in it")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, action="append", default=[], help="publish to this folder")
-    parser.add_argument("--json", action="store_true", help="write one JSON object per event to stdout")
-    add_source(parser)
-    parser.epilog = "Without --to, --config or --env the destinations are those of the run that made PATH."
-    known, source = parse_source(parser, argv)
-    path = known.path.expanduser().resolve()
-    if not path.is_dir():
-        tell(f"flowtuner: {known.path} is no folder. Give an output folder or a checkpoint-N folder in it.")
-        return Exit.CONFIGURATION
-    destinations = _folders(known)
-    if known.config or known.env or source.flags:
-        destinations += source.load().config.publishing_config or []
+    """Publishes, or does what the first word says; unchanged files stay where they are, so doing it again is cheap."""
+    verb = argv[0] if argv and argv[0] in VERBS else ""
+    known, source = parse_source(_parser(verb), argv[1:] if verb else argv)
+    folder = find_folder(known.path)
+    entries = source.load().config.publishing_config if known.config or known.env or source.flags else []
+    wanted = read_targets(known.to, entries)
+    if verb in ("verify", "list"):
+        return _look(verb, folder, wanted, known)
 
-    output_dir = path.parent if path.name.startswith("checkpoint-") else path
-    findings = inspect_destinations(destinations, output_dir)
+    output_dir = _output_dir(folder)
+    findings = inspect_destinations([each for each in wanted if isinstance(each, dict)], output_dir)
     if findings:
         tell_findings(findings)
-        return Exit.CONFIGURATION
+        return code_of(findings)
 
     from flowtuner.cli.credentials import conceal_destinations
     from flowtuner.cli.flow import FlowCall, run_flow
 
-    parameters = {"path": str(path), "destinations": destinations or None}
+    asked: dict[str, Any] = {"path": str(folder), "destinations": wanted or None}
+    parameters = asked | {"everything": known.all, "repair": verb == "repair"}
     return run_flow(FlowCall(PUBLISH, parameters, output_dir, conceal_destinations), known.json)
 
 
-def _folders(known: argparse.Namespace) -> list[dict[str, Any]]:
-    return [{"provider": "folder", "path": str(folder.expanduser().absolute())} for folder in known.to]
+def _parser(verb: str) -> argparse.ArgumentParser:
+    about = {
+        "": "Publishes a run's output folder, one checkpoint or another program's model, and proves that it arrived.",
+        "verify": "Looks at what destinations hold of a run; exit code 1 if anything is missing or wrong.",
+        "repair": "Publishes again what is missing or has other bytes than it should; reads every byte that is there.",
+        "list": "Lists what destinations hold of a run.",
+    }
+    parser = make_parser(f"publish {verb}".strip(), about[verb])
+    parser.add_argument("path", metavar="PATH|RUN", help="output folder, checkpoint, environment or run id")
+    parser.add_argument(
+        "--to", metavar="WHERE", action="append", default=[],
+        help="a folder, an entry as JSON, or the name of an entry or of a stored block; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="write JSON to stdout")
+    if verb == "verify":
+        parser.add_argument("--deep", action="store_true", help="read every byte that is there")
+    if verb in ("", "repair"):
+        parser.add_argument("--all", action="store_true", help="of another program's folder all, not only the model")
+    add_source(parser)
+    parser.epilog = "Without --to, --config or --env the destinations are those of the run that made PATH."
+    if not verb:
+        parser.epilog += " Also: publish verify, publish repair, publish list."
+    return parser
+
+
+def _output_dir(folder: Path) -> Path:
+    return folder.parent if folder.name.startswith("checkpoint-") else folder
+
+
+def _look(verb: str, folder: Path, wanted: Sequence[Wanted], known: argparse.Namespace) -> int:
+    from flowtuner.publishing.audit import list_holdings, verify_holdings
+
+    run_name = _output_dir(folder).name
+    destinations = _open(wanted, _output_dir(folder))
+    if verb == "list":
+        holdings = list_holdings(destinations, run_name)
+    else:
+        expected = [folder.name] if folder != _output_dir(folder) else []
+        holdings = verify_holdings(destinations, run_name, expected, deep=known.deep)
+    if known.json:
+        write_json([asdict(holding) for holding in holdings])
+    else:
+        _tell(holdings, run_name)
+    return Exit.OK if holdings and all(holding.is_whole for holding in holdings) else Exit.FAILED
+
+
+def _open(wanted: Sequence[Wanted], output_dir: Path) -> list[Destination]:
+    from flowtuner.cli.flow import quiet_prefect
+    from flowtuner.publishing.memory import find_entries, recall_entries
+    from flowtuner.publishing.registry import open_wanted
+
+    asked = list(wanted) or recall_entries(output_dir)
+    if all(isinstance(each, dict) and "block" not in each for each in asked):
+        return open_wanted(asked)
+    with quiet_prefect():  # blocks are kept there
+        return open_wanted(asked, find_entries(output_dir))
+
+
+def _tell(holdings: Sequence[Holding], run_name: str) -> None:
+    from flowtuner.cli.display import format_bytes
+
+    if not holdings:
+        tell(f"flowtuner: nothing of {run_name} is published there")
+    for holding in holdings:
+        if holding.name and not holding.faults:
+            size = f"{holding.files} files, {format_bytes(holding.bytes)}"
+            write(
+                f"{holding.destination}  {holding.name}  step {holding.step}  {holding.created}  {size}  {holding.uri}"
+            )
+        for fault in holding.faults:
+            tell(f"{holding.destination}: {holding.name + ': ' if holding.name else ''}{fault}")

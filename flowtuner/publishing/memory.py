@@ -19,6 +19,12 @@ def remember_entries(output_dir: Path, entries: Sequence[dict[str, Any]]) -> Non
     durable.write_json(output_dir / PLACE, {"entries": kept, "left_out": len(entries) - len(kept)})
 
 
+def find_entries(output_dir: Path) -> list[dict[str, Any]]:
+    """What of a run's entries is known, if anything."""
+    place = output_dir / PLACE
+    return list(durable.read_json(place)["entries"]) if place.is_file() else []
+
+
 def recall_entries(output_dir: Path) -> list[dict[str, Any]]:
     """The entries of the run that made an output folder; raises ConfigError when they cannot be known."""
     place = output_dir / PLACE

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flowtuner.errors import ConfigError
-from tasks.memory import recall_entries, remember_entries
+from flowtuner.publishing.memory import recall_entries, remember_entries
 
 
 def test_what_is_remembered_is_recalled(tmp_path: Path) -> None:
