@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -258,6 +262,40 @@ def test_who_is_stopped_does_not_wait_for_a_service_that_hangs(
     with pytest.raises(PublishError, match="stopped"):
         open_destination().publish(snapshot, stop)
     assert files_in(account) == {}
+
+
+PUBLISH = """
+import pickle, sys
+import blocks.dropbox as module
+from tests.fakes.dropbox.server import session_to
+module.open_session = lambda: session_to(int(sys.argv[1]))
+module.MIB = int(sys.argv[2])
+with open(sys.argv[3], "rb") as file:
+    snapshot = pickle.load(file)
+module.DropboxDestination(token=sys.argv[4], base_path="team", chunk_mib=4).publish(snapshot, lambda done, total: None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("held", [1, 2, 3])
+def test_a_killed_process_is_followed_by_one_that_sends_only_the_rest(
+    tmp_path: Path, account: Account, proxy: FaultProxy, held: int
+) -> None:
+    snapshot = take_checkpoint(tmp_path, 20, NEW)
+    (tmp_path / "snapshot").write_bytes(pickle.dumps(snapshot))
+    proxy.rules = [rule_for("append", "stall", nth=held)]
+    arguments = map(str, (proxy.port, UNIT, tmp_path / "snapshot", DROPBOX_TOKEN))
+    root = str(Path(__file__).resolve().parents[2])
+    with subprocess.Popen([sys.executable, "-c", PUBLISH, *arguments], cwd=root) as process:
+        while not any(seen.action == "stall" for seen in proxy.log):
+            assert process.poll() is None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.05)
+        process.kill()
+    proxy.clear()
+    assert_it_comes_right(account, proxy, snapshot)
+    sent = sum(seen.size for seen in proxy.log if "append_v2" in seen.path)
+    assert sent == 11 * UNIT - (held - 1) * 4 * UNIT
 
 
 pytestmark = pytest.mark.timeout(60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import ssl
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,8 +27,7 @@ class FakeDropbox:
 
     def __init__(self, account: Account | None = None, certificate: Path | None = None) -> None:
         self._handler = type("Handler", (_Handler,), {"account": account or Account()})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), self._handler)
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(certificate)
@@ -73,6 +73,14 @@ class _Redirected(HTTPAdapter):
         return super().send(request, *args, **kwargs)
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # clients that are cut off or killed are expected
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # else the second part of each answer waits 40 ms for an acknowledgement
@@ -80,7 +88,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Answers one request."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        if len(body) < size:  # a client that was cut off
+            self.close_connection = True
+            return
         route = self.path.removeprefix(API).lstrip("/")
         try:
             with self.account.lock:
