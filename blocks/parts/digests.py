@@ -10,12 +10,14 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
 
 BLOCK_BYTES = 1 << 20
+_CHANGED = "{} has other bytes than when it was frozen. Check the disk, then publish again."
+_POLYNOMIAL, _ONE = 0xEDB88320, 1 << 31  # CRC32's, lowest power first
 
 
 @dataclass(frozen=True)
@@ -43,15 +45,16 @@ class Digests:
         return base64.b64encode(self.crc32.to_bytes(4, "big")).decode()
 
 
-def digest_stream(blocks: Iterable[bytes], *, has_md5: bool = False) -> Digests:
+def digest_stream(blocks: Iterable[bytes], *, has_md5: bool = False, has_sha256: bool = True) -> Digests:
     """The digests of bytes that arrive in blocks."""
     sha256, md5, crc32 = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     for block in blocks:
-        sha256.update(block)
+        if has_sha256:
+            sha256.update(block)
         crc32 = zlib.crc32(block, crc32)
         if has_md5:
             md5.update(block)
-    return Digests(sha256.hexdigest(), crc32, md5.hexdigest() if has_md5 else "")
+    return Digests(sha256.hexdigest() if has_sha256 else "", crc32, md5.hexdigest() if has_md5 else "")
 
 
 def digest_file(path: Path, *, has_md5: bool = False) -> Digests:
@@ -71,7 +74,16 @@ class Proved(Protocol):
 def refuse_changed(source: Path, digests: Proved, record: FileRecord) -> None:
     """Raises when a file is not what its manifest says."""
     if digests.sha256 != record.sha256:
-        raise PublishError(f"{source} has other bytes than when it was frozen. Check the disk, then publish again.")
+        raise PublishError(_CHANGED.format(source))
+
+
+def refuse_other(source: Path, parts: Iterable[tuple[int, int]], crc32: int) -> None:
+    """Raises when parts, given by CRC32 and size in their order, do not make up the file that was sealed."""
+    joined = 0
+    for part, size in parts:
+        joined = _times(_power(size * 8), joined) ^ part
+    if joined != crc32:
+        raise PublishError(_CHANGED.format(source))
 
 
 class StoppedReading(BaseException):
@@ -104,6 +116,12 @@ class Slice(io.RawIOBase):
         self._position += len(data)
         return data
 
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer with the next bytes; the AWS runtime reads in this way where it is installed."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Moves within the stretch."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
@@ -127,3 +145,24 @@ class Slice(io.RawIOBase):
         """Closes the file."""
         self._file.close()
         super().close()
+
+
+def _times(left: int, right: int) -> int:
+    """The product of two polynomials, modulo CRC32's own."""
+    product = 0
+    while left:
+        if left & _ONE:
+            product ^= right
+        left = (left << 1) & 0xFFFFFFFF
+        right = right >> 1 ^ (_POLYNOMIAL if right & 1 else 0)
+    return product
+
+
+def _power(bits: int) -> int:
+    """What a CRC32 is multiplied by when that many bits follow: x to their number."""
+    result, square = _ONE, _ONE >> 1
+    while bits:
+        if bits & 1:
+            result = _times(square, result)
+        square, bits = _times(square, square), bits >> 1
+    return result

@@ -32,6 +32,8 @@ class Manifest:
     files: tuple[FileRecord, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     version: int = VERSION
+    crc32: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)
+    """By path, taken when the unit was sealed, so that an upload need not hash it again; not stored."""
 
     @property
     def size(self) -> int:
@@ -54,7 +56,8 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The manifest as it is stored; equal manifests have equal bytes."""
-        return (json.dumps(asdict(self), indent=2, sort_keys=True) + "\n").encode()
+        stored = {key: value for key, value in asdict(self).items() if key != "crc32"}
+        return (json.dumps(stored, indent=2, sort_keys=True) + "\n").encode()
 
     @property
     def sha256(self) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -54,10 +56,12 @@ class Frozen:
     def seal(self, before_each: Callable[[], None] = lambda: None) -> Snapshot:
         """Reads every byte back, compares with the checkpoint's own manifest, and makes the one to publish."""
         records: list[FileRecord] = []
+        crc32: dict[str, int] = {}
         try:
             for name in self.unit.files:
                 before_each()
-                records.append(_record(self.folder, name))
+                sha256, crc32[name] = _digest(self.folder / name)
+                records.append(FileRecord(name, (self.folder / name).stat().st_size, sha256))
             secrets = find_secrets(self.folder, self.unit.files)
         except OSError as error:
             raise PublishError(f"{self.unit.name} cannot be read: {error.strerror}: {error.filename}") from error
@@ -71,7 +75,9 @@ class Frozen:
             )
         unit, files = self.unit, tuple(records)
         about = dict(unit.metadata)
-        manifest = Manifest(unit.run, unit.name, unit.kind, unit.step, unit.run_id, self.created, files, about)
+        manifest = Manifest(
+            unit.run, unit.name, unit.kind, unit.step, unit.run_id, self.created, files, about, crc32=crc32
+        )
         return Snapshot(self.folder, unit.name, manifest)
 
 
@@ -164,9 +170,13 @@ def _link(source: Path, target: Path) -> None:
             shutil.copystat(real, target)
 
 
-def _record(folder: Path, name: str) -> FileRecord:
-    path = folder / name
-    return FileRecord(name, path.stat().st_size, durable.sha256_of(path))
+def _digest(path: Path) -> tuple[str, int]:
+    sha256, crc32 = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(durable.HASH_BLOCK_BYTES):
+            sha256.update(block)
+            crc32 = zlib.crc32(block, crc32)
+    return sha256.hexdigest(), crc32
 
 
 def _find_damage(folder: Path, records: Sequence[FileRecord]) -> list[str]:

@@ -189,12 +189,14 @@ def _upload(
     sources: Mapping[str, str],
 ) -> int:
     done = {record.path: 0 for record in changed}
-    total = sum(record.size for record in changed)
+    arrived, total = 0, sum(record.size for record in changed)
     store.reserve(total)
 
     def count(path: str, bytes: int) -> None:
+        nonlocal arrived
+        arrived += bytes - done[path]
         done[path] = bytes
-        on_progress(sum(done.values()), total)
+        on_progress(arrived, total)
 
     for record in changed:
         source = snapshot.folder / sources.get(record.path, record.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +10,13 @@ from typing import Any
 
 import boto3.session
 import pytest
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import ContainerClient
 
+from blocks.azure import EMULATOR_KEY
 from flowtuner.publishing.snapshot import Snapshot, checkpoint_unit, freeze
+from tests.fakes.azure.blobs import BlobServer, blob_server
+from tests.fakes.azure.servers import azurite, connection_string
 from tests.fakes.dropbox.account import Account
 from tests.fakes.dropbox.server import FakeDropbox, session_to
 from tests.fakes.faultproxy import FaultProxy
@@ -157,3 +163,44 @@ def leave_aws_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session")
+def blobs() -> Iterator[BlobServer]:
+    with blob_server(EMULATOR_KEY) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azurite_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with azurite(tmp_path_factory.mktemp("azurite")) as port:
+        yield port
+
+
+@pytest.fixture(params=["fake", pytest.param("azurite", marks=pytest.mark.slow)])
+def azure_port(request: pytest.FixtureRequest) -> int:
+    """A blob service in this process, or Azurite in the slow lane."""
+    if request.param == "azurite":
+        return int(request.getfixturevalue("azurite_port"))
+    return int(request.getfixturevalue("blobs").server_port)
+
+
+@pytest.fixture
+def azure(azure_port: int) -> Iterator[ContainerClient]:
+    """The SDK's client on one empty container."""
+    client = ContainerClient.from_connection_string(connection_string(azure_port), "models")
+    with contextlib.suppress(ResourceExistsError):
+        client.create_container()
+    for blob in client.list_blobs(include=["uncommittedblobs"]):
+        name = client.get_blob_client(blob.name)
+        if not blob.size:
+            name.commit_block_list([])
+        name.delete_blob()
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def azure_proxy(azure_port: int) -> Iterator[FaultProxy]:
+    with FaultProxy(azure_port) as proxy:
+        yield proxy

@@ -196,9 +196,9 @@ class _Exchange:
                 raw, is_garbled = raw.replace(payload, _flipped(payload), 1), True
             if rule and rule.action == "cut_reply" and seen.reply_size + len(payload) > rule.after:
                 break
+            seen.reply_size += len(payload)
             self.writer.write(raw)
             await self.writer.drain()
-            seen.reply_size += len(payload)
         await self.writer.drain()
         return not (rule and rule.action == "cut_reply")
 
@@ -217,10 +217,11 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> AsyncIterator[tupl
         while True:
             line = await reader.readline()
             size = int(line.split(b";")[0].strip() or b"0", 16)
+            if not size:
+                yield line + await _trailers(reader), b""
+                return
             payload = await reader.readexactly(size)
             yield line + payload + await reader.readexactly(2), payload
-            if not size:
-                return
     found = re.search(rb"\r\ncontent-length: *(\d+)", head.lower())
     left = int(found[1]) if found else 0
     while left:
@@ -229,6 +230,16 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> AsyncIterator[tupl
             raise ConnectionError
         left -= len(data)
         yield data, data
+
+
+async def _trailers(reader: asyncio.StreamReader) -> bytes:
+    lines = b""
+    while not lines.endswith(b"\r\n\r\n") and lines != b"\r\n":
+        line = await reader.readline()
+        if not line:
+            raise ConnectionError
+        lines += line
+    return lines
 
 
 def _flipped(data: bytes) -> bytes:
