@@ -18,10 +18,12 @@ from flowtuner.engine.compilation import compile_model
 from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
+from flowtuner.engine.formats import is_quantised
 from flowtuner.engine.loop import Trainer
 from flowtuner.engine.optim import averaged_weights, create_optimizer
 from flowtuner.engine.optim.schedules import learning_rate
 from flowtuner.engine.precision import Precision
+from flowtuner.engine.quantize import quantise_base
 from flowtuner.engine.seed import capture_states, restore_states, seed_everything
 from flowtuner.errors import CheckpointError, EngineFault
 from flowtuner.options import TrainingConfig
@@ -30,6 +32,7 @@ OPTIMIZER = "optimizer.bin"
 SCHEDULER = "scheduler.bin"
 RANDOM_STATES = "random_states_0.pkl"
 EMA_STATE = "ema.bin"
+SCALER = "scaler.pt"
 
 
 def assemble(
@@ -43,7 +46,7 @@ def assemble(
 ) -> Trainer:
     """Loads the model and builds everything a step needs; the same seed builds the same trainer."""
     seed_everything(seed)
-    model = family.load_model(precision.base, device)
+    model = _load_base(config, family, precision, device)
     part = attach(model, config, family, precision)
     parameters = part.parameters()
     compile_model(model, config)
@@ -61,7 +64,14 @@ def assemble(
         seed=seed,
         autocast=precision.autocast,
         ema=Ema(parameters, config) if config.use_ema else None,
+        scaler=torch.amp.GradScaler(device.type) if precision.autocast is torch.float16 else None,
     )
+
+
+def _load_base(config: TrainingConfig, family: Family, precision: Precision, device: torch.device) -> torch.nn.Module:
+    if is_quantised(config):
+        return quantise_base(family.load_model, precision.base, device, config)
+    return family.load_model(precision.base, device)
 
 
 def write_parts(trainer: Trainer, folder: Path) -> None:
@@ -72,6 +82,8 @@ def write_parts(trainer: Trainer, folder: Path) -> None:
         with trainer.ema.swapped():
             trainer.part.save_ema(folder)
         torch.save(trainer.ema.state_dict(), folder / EMA_STATE)
+    if trainer.scaler:
+        torch.save(trainer.scaler.state_dict(), folder / SCALER)
     torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
     torch.save({"last_step": trainer.step, "learning_rate": trainer.rate(trainer.step)}, folder / SCHEDULER)
     torch.save(capture_states(), folder / RANDOM_STATES)
@@ -86,6 +98,8 @@ def restore_parts(trainer: Trainer, folder: Path) -> None:
         if not (folder / EMA_STATE).exists():
             raise CheckpointError(f"{folder.name} has no EMA weights, but use_ema is on: turn it off or start afresh.")
         trainer.ema.load_state_dict(_read(folder / EMA_STATE))
+    if trainer.scaler:
+        trainer.scaler.load_state_dict(_read(folder / SCALER))
     trainer.step = state.global_step
     restore_states(_read(folder / RANDOM_STATES))
 

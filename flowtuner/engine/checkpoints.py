@@ -13,6 +13,7 @@ from typing import Any
 from flowtuner import durable
 from flowtuner.errors import CheckpointError
 from flowtuner.options import TrainingConfig
+from flowtuner.options.lycoris import settings_of
 
 MANIFEST = "checkpoint_manifest.json"
 STATE = "training_state.json"
@@ -119,6 +120,8 @@ def identity_of(config: TrainingConfig) -> dict[str, Any]:
     if config.model_type == "lora":
         identity |= {name: getattr(config, name) for name in LORA_IDENTITY}
         identity["lora_alpha"] = config.lora_rank if config.lora_alpha is None else config.lora_alpha
+        if config.lora_type == "lycoris":
+            identity["lycoris_config"] = settings_of(config.lycoris_config)
     return identity
 
 

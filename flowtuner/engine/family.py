@@ -77,6 +77,14 @@ class Family(ABC):
         if config.tokenizer_max_length:
             self.max_text_tokens = config.tokenizer_max_length
 
+    architecture: str = ""
+    """What the model specification for adapter files calls the model; empty: by the family's name."""
+
+    @property
+    def source_name(self) -> str:
+        """The source without the folders of this machine, fit to be published."""
+        return Path(self.source).name if Path(self.source).is_absolute() else str(self.source)
+
     takes_clip_skip = False
     """Whether `clip_skip` means something to its text encoder."""
 

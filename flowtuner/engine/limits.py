@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from flowtuner.engine.formats import find_precision_faults, is_quantised
+from flowtuner.engine.packages import IsHere, Package, is_installed
 from flowtuner.engine.validation.prompts import validation_prompts
 from flowtuner.engine.validation.sizes import parse_resolutions
 from flowtuner.errors import ConfigError, Fault
+from flowtuner.options.lycoris import ADDING_ALGORITHMS, algorithms_of, settings_of
+from flowtuner.options.sections.model import UNQUANTISED
 from flowtuner.options.sections.optimizer import BUILT
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
 OPTIMIZERS = BUILT
+CHANGING_STARTS = ("olora", "pissa")
 TENSORBOARD = "tensorboard"
 UNBUILT = {
     "sdnq-": "the package sdnq",
     "soap": "an implementation of SOAP",
     "muon": "an implementation of MuonClip; torch-muon is Muon without its clipping",
 }
-
-
-@dataclass(frozen=True)
-class Package:
-    """A package that some optimizers live in: how Python and how pip call it."""
-
-    module: str
-    name: str
-    install: str
 
 
 PACKAGES = {
@@ -42,9 +36,7 @@ PACKAGES = {
 }
 
 
-def is_installed(module: str) -> bool:
-    """Says whether a package is here, without importing it."""
-    return importlib.util.find_spec(module) is not None
+LYCORIS = Package("lycoris", "lycoris-lora", "flowtuner[lycoris]")
 
 
 def find_limits(config: TrainingConfig) -> list[Fault]:
@@ -58,7 +50,7 @@ def find_limits(config: TrainingConfig) -> list[Fault]:
     ]
 
 
-def find_optimizer_faults(name: str, is_here: Callable[[str], bool] = is_installed) -> Iterator[Fault]:
+def find_optimizer_faults(name: str, is_here: IsHere = is_installed) -> Iterator[Fault]:
     """Says what an optimizer would need that is not here."""
     package = package_of(name)
     if name in OPTIMIZERS and (package is None or is_here(package.module)):
@@ -85,27 +77,46 @@ def wants_tensorboard(config: TrainingConfig) -> bool:
     return TENSORBOARD in names or ("all" in names and is_installed(TENSORBOARD))
 
 
-def find_precision_faults(config: TrainingConfig) -> Iterator[Fault]:
-    """Says which number formats the engine does not compute or store in."""
-    if config.mixed_precision not in (None, "no", "bf16"):
-        problem = "the engine does not train in it: it needs loss scaling"
-        advice = "bf16 is as fast and needs none"
-        yield Fault("mixed_precision", config.mixed_precision, "", problem, "no, bf16", advice)
-    if config.base_model_precision not in ("no_change", "bf16", "fp16", "fp32"):
-        problem = "the engine cannot quantise the base model yet"
-        allowed = "no_change, bf16, fp16, fp32"
-        yield Fault("base_model_precision", config.base_model_precision, "", problem, allowed)
-
-
-def find_adapter_faults(config: TrainingConfig) -> Iterator[Fault]:
+def find_adapter_faults(config: TrainingConfig, is_here: IsHere = is_installed) -> Iterator[Fault]:
     """Says which kinds of adapter the engine does not train."""
     if config.model_type != "lora":
         return
-    if config.lora_type != "standard":
-        yield Fault("lora_type", config.lora_type, "", "the engine does not train it yet", "standard")
-    if config.lora_init_type not in ("default", "gaussian"):
-        problem = "it changes the base weights, so the adapter file alone would not give the trained pictures"
-        yield Fault("lora_init_type", config.lora_init_type, "", problem, "default, gaussian")
+    find = _find_lycoris_faults if config.lora_type == "lycoris" else _find_lora_faults
+    yield from find(config, is_here)
+
+
+def _find_lycoris_faults(config: TrainingConfig, is_here: IsHere) -> Iterator[Fault]:
+    if not is_here(LYCORIS.module):
+        problem = f"it needs the package {LYCORIS.name}, which is not installed"
+        yield Fault("lora_type", config.lora_type, "", problem, "standard", f"pip install '{LYCORIS.install}'")
+    if config.lora_format != "diffusers":
+        problem = "LyCORIS files have names of their own, which ComfyUI reads as they are"
+        yield Fault("lora_format", config.lora_format, "", problem, "diffusers")
+    rebuilt = algorithms_of(settings_of(config.lycoris_config)) - set(ADDING_ALGORITHMS)
+    if rebuilt and is_quantised(config):
+        problem = f"{', '.join(sorted(rebuilt))} rebuilds weights, and quantised ones cannot be"
+        allowed = f"algo {', '.join(ADDING_ALGORITHMS)}, or base_model_precision {', '.join(UNQUANTISED)}"
+        yield Fault("base_model_precision", config.base_model_precision, "", problem, allowed)
+
+
+def _find_lora_faults(config: TrainingConfig, is_here: IsHere) -> Iterator[Fault]:
+    if config.lora_init_type == "loftq":
+        problem = "it replaces the base weights by 4-bit ones, which the adapter file alone could not make up for"
+        yield Fault("lora_init_type", config.lora_init_type, "", problem, "default, gaussian, olora, pissa")
+    if config.lora_init_type not in CHANGING_STARTS:
+        return
+    for is_wrong, option, reason in (
+        (
+            is_quantised(config),
+            "base_model_precision",
+            "it takes a part out of the base weights, and these are quantised",
+        ),
+        (config.use_dora, "use_dora", "it takes a part out of the base weights, whose length DoRA measures"),
+        (bool(config.init_lora), "init_lora", "the adapter starts from a file"),
+    ):
+        if is_wrong:
+            value = f"{config.lora_init_type} with {option}={getattr(config, option)}"
+            yield Fault("lora_init_type", value, "", reason, "default, gaussian", f"Or leave {option} out.")
 
 
 def _find_tracker_faults(config: TrainingConfig) -> Iterator[Fault]:

@@ -39,6 +39,8 @@ class Trainer:
     seed: int
     autocast: torch.dtype | None = None
     ema: Ema | None = None
+    scaler: torch.amp.GradScaler | None = None
+    """Keeps small gradients above what float16 can hold; a step whose gradients overflow is left out."""
     step: int = 0
     is_sound: bool = True
     """Whether the weights are those of a finished step; only such weights may be saved."""
@@ -62,10 +64,12 @@ def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> 
         if loss is None:
             break
         trainer.is_sound = False
+        if trainer.scaler:
+            trainer.scaler.unscale_(trainer.optimizer)
         norm = clip_gradients(trainer.config, trainer.parameters)
         rate = trainer.rate(trainer.step)
         set_rate(trainer.optimizer, rate)
-        trainer.optimizer.step()
+        _update(trainer)
         trainer.optimizer.zero_grad(set_to_none=True)
         trainer.step += 1
         if trainer.ema:
@@ -100,9 +104,18 @@ def accumulate_gradients(trainer: Trainer, stop: threading.Event) -> torch.Tenso
                 trainer.config,
                 trainer.part.switched_off if batch.is_regularisation else None,
             )
-        (loss / count).backward()  # type: ignore[no-untyped-call]
+        share = loss / count
+        (trainer.scaler.scale(share) if trainer.scaler else share).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     return total / count
+
+
+def _update(trainer: Trainer) -> None:
+    if trainer.scaler is None:
+        trainer.optimizer.step()
+        return
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
 
 
 def _autocast(trainer: Trainer) -> contextlib.AbstractContextManager[None]:

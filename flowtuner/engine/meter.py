@@ -65,7 +65,8 @@ class Meter:
             )
             raise EngineFault(self._fault)
         self.loss = loss
-        gradient = None if norm is None else float(norm)
+        # Infinite where float16 overflowed and the step was left out; JSON has no word for it.
+        gradient = float(norm) if norm is not None and bool(norm.isfinite()) else None
         self._emit(METRIC, {"step": step, "loss": loss, "learning_rate": rate, "grad_norm": gradient})
 
     def _report_progress(self, step: int, loss: float, rate: float) -> None:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from flowtuner.engine.limits import find_precision_faults
+from flowtuner.engine.formats import BF16_OPTIMIZER, find_precision_faults, is_quantised
 from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
+MIXED_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PLAIN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-BF16_OPTIMIZER = "adamw_bf16"
 KAHAN_OPTIMIZERS = "optimi-"
 
 
@@ -34,7 +34,7 @@ class Precision:
 
 def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
     """Trained weights are float32 unless the optimizer loses nothing in fewer bits; LoRA may freeze a small base."""
-    if faults := list(find_precision_faults(config)):
+    if faults := list(find_precision_faults(config, has_device=lambda: device.type == "cuda")):
         raise ConfigError(faults)
     mixed = _mixed_dtype(config, device)
     stored = PLAIN_DTYPES.get(config.base_model_precision)
@@ -47,11 +47,22 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision
         # An ordinary optimizer loses small updates in 16-bit weights: these stay in float32, products may not.
         is_asked_for = config.mixed_precision is None and stored in (torch.bfloat16, torch.float16)
         return Precision(torch.float32, torch.float32, torch.bfloat16 if is_asked_for else mixed)
+    if is_quantised(config):
+        return _over_quantised_base(config, mixed)
     base = stored or mixed or torch.float32
-    return Precision(base, torch.float32, mixed)
+    # LyCORIS computes with weights as they stand; peft brings what it gets to its own dtype.
+    needs_cast = config.lora_type == "lycoris" and base is not torch.float32
+    return Precision(base, torch.float32, mixed or (base if needs_cast else None))
+
+
+def _over_quantised_base(config: TrainingConfig, mixed: torch.dtype | None) -> Precision:
+    is_exact_in_bf16 = config.optimizer.startswith(KAHAN_OPTIMIZERS) and mixed is not torch.float16
+    if config.base_model_default_dtype == "bf16" and is_exact_in_bf16:
+        return Precision(torch.bfloat16, torch.bfloat16, None)
+    return Precision(mixed or torch.float32, torch.float32, mixed)
 
 
 def _mixed_dtype(config: TrainingConfig, device: torch.device) -> torch.dtype | None:
     if config.mixed_precision is None:
         return None if device.type == "cpu" else torch.bfloat16
-    return torch.bfloat16 if config.mixed_precision == "bf16" else None
+    return MIXED_DTYPES.get(config.mixed_precision)

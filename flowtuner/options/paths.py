@@ -13,10 +13,9 @@ from flowtuner.options.config import TrainingConfig
 from flowtuner.options.dataloader import fill_placeholders
 from flowtuner.options.documents import read_document
 from flowtuner.options.fields import extra_of
+from flowtuner.options.lycoris import find_lycoris_faults
 from flowtuner.options.origin import Given
 from flowtuner.options.places import Places
-
-LYCORIS_KEYS = ("algo", "multiplier", "linear_alpha")
 
 
 def resolve_paths(
@@ -88,17 +87,5 @@ def _read_lycoris(
         except ConfigError as error:
             faults.extend(error.faults)
             return None
-    return _check_lycoris(value, origin, faults)
-
-
-def _check_lycoris(value: Any, origin: str, faults: list[Fault]) -> dict[str, Any] | None:
-    if not isinstance(value, dict):
-        faults.append(Fault("lycoris_config", None, origin, "is no object of settings", "{...}"))
-        return None
-    missing = [key for key in LYCORIS_KEYS if key not in value]
-    if not value.get("full_matrix") and "linear_dim" not in value:
-        missing.append("linear_dim")
-    if missing:
-        needed = f"{', '.join(LYCORIS_KEYS)}, and linear_dim unless full_matrix is true"
-        faults.append(Fault("lycoris_config", None, origin, f"lacks {', '.join(missing)}", needed))
-    return json.loads(json.dumps(value))  # type: ignore[no-any-return]
+    faults.extend(find_lycoris_faults(value, origin))
+    return json.loads(json.dumps(value)) if isinstance(value, dict) else None

@@ -86,11 +86,26 @@ CASES = {
     "optimizer of a missing package": (lambda m: m.set(optimizer="sdnq-adamw"), ["optimizer", "sdnq"]),
     "family that is not built": (lambda m: m.set(model_family="hidream"), ["hidream", "pixart_sigma"]),
     "precision that is not built": (lambda m: m.set(mixed_precision="fp8"), ["mixed_precision"]),
-    "quantised base": (
-        lambda m: m.set(model_type="lora", base_model_precision="int8-quanto"),
-        ["base_model_precision"],
+    "quantised weights that are to be trained": (
+        lambda m: m.set(model_type="full", base_model_precision="int8-quanto"),
+        ["base_model_precision", "model_type"],
     ),
-    "adapter that is not built": (lambda m: m.set(model_type="lora", lora_type="lycoris"), ["lora_type", "standard"]),
+    "format that is not built": (
+        lambda m: m.set(model_type="lora", base_model_precision="int8-sdnq"),
+        ["base_model_precision", "int8-quanto"],
+    ),
+    "adapter that is not built": (
+        lambda m: m.set(model_type="lora", lora_init_type="loftq"),
+        ["lora_init_type", "pissa"],
+    ),
+    "algorithm that is not known": (
+        lambda m: m.set(
+            model_type="lora",
+            lora_type="lycoris",
+            lycoris_config={"algo": "lokrr", "multiplier": 1.0, "linear_alpha": 1, "full_matrix": True},
+        ),
+        ["lycoris_config", "lokr"],
+    ),
     # pictures
     "no pictures": (remove_pictures, ["no pictures"]),
     "only broken pictures": (break_all_pictures, ["none of the 16 pictures"]),

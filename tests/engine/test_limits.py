@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from flowtuner.engine.limits import OPTIMIZERS, find_limits, find_optimizer_faults
+from flowtuner.engine.formats import find_precision_faults
+from flowtuner.engine.limits import OPTIMIZERS, find_adapter_faults, find_limits, find_optimizer_faults
 from flowtuner.engine.optim.recipes import RECIPES
 
 
@@ -21,15 +22,33 @@ def test_the_list_of_optimizers_is_the_one_that_is_built():
     "options",
     [
         {"optimizer": "soap"},
-        {"mixed_precision": "fp16"},
+        {"mixed_precision": "fp8"},
         {"base_model_precision": "int8-quanto"},
-        {"model_type": "lora", "lora_type": "lycoris"},
-        {"model_type": "lora", "lora_init_type": "pissa"},
+        {"model_type": "lora", "base_model_precision": "nf4-bnb"},
+        {"model_type": "lora", "base_model_precision": "int8-sdnq"},
+        {"model_type": "lora", "base_model_precision": "int8dq-torchao"},
+        {"text_encoder_2_precision": "int8-sdnq"},
+        {"optimizer": "adamw_bf16", "mixed_precision": "fp16"},
+        {
+            "model_type": "lora",
+            "optimizer": "adamw_bf16",
+            "base_model_precision": "int8-quanto",
+            "base_model_default_dtype": "fp32",
+        },
+        {"model_type": "lora", "lora_init_type": "loftq"},
+        {"model_type": "lora", "base_model_precision": "int8-quanto", "lora_init_type": "pissa"},
+        {"model_type": "lora", "lora_type": "lycoris", "lora_format": "comfyui"},
+        {
+            "model_type": "lora",
+            "lora_type": "lycoris",
+            "lycoris_config": {"algo": "full", "multiplier": 1.0, "linear_alpha": 1},
+            "base_model_precision": "int8-torchao",
+        },
     ],
 )
 def test_each_limit_names_its_option(configure, options):
     (fault,) = find_limits(configure(**options))
-    assert fault.option == list(options)[-1]
+    assert fault.option in list(options)
     assert fault.allowed
 
 
@@ -50,6 +69,28 @@ def test_a_missing_package_is_named_with_what_installs_it(name, package, install
     assert "torch-adamw" in fault.allowed
     assert name not in fault.allowed
     assert list(find_optimizer_faults(name, is_here=lambda module: True)) == []
+
+
+def test_a_missing_package_of_an_adapter_or_a_format_is_named_with_what_installs_it(configure):
+    def nothing(module):
+        return False
+
+    config = configure(model_type="lora", lora_type="lycoris", base_model_precision="int8-quanto")
+    (adapter,) = find_adapter_faults(config, is_here=nothing)
+    assert "pip install 'flowtuner[lycoris]'" in str(adapter)
+    (precision,) = find_precision_faults(config, is_here=nothing)
+    assert "optimum-quanto" in precision.problem
+    assert "pip install 'flowtuner[quant]'" in precision.suggestion
+    assert "int8" not in precision.allowed
+
+
+@pytest.mark.parametrize("name", ["int4-torchao", "fp8-torchao"])
+def test_a_format_that_the_machine_cannot_compute_names_what_comes_nearest(configure, name):
+    config = configure(model_type="lora", base_model_precision=name)
+    (fault,) = find_precision_faults(config, is_here=lambda module: True, has_device=lambda: False)
+    assert "CUDA" in fault.problem
+    assert fault.suggestion.split()[0] in fault.allowed
+    assert not list(find_precision_faults(config, is_here=lambda module: True, has_device=lambda: True))
 
 
 def test_all_limits_come_together(configure, tmp_path):

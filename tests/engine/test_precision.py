@@ -38,7 +38,29 @@ def test_dtypes(configure, device, options, expected):
     assert resolve_precision(configure(**options), device) == expected
 
 
-@pytest.mark.parametrize("options", [{"mixed_precision": "fp16"}, {"base_model_precision": "int8-quanto"}])
+LORA = {"model_type": "lora"}
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "expected"),
+    [
+        (CPU, {"mixed_precision": "fp16"}, Precision(FP32, FP32, FP16)),
+        (GPU, LORA | {"mixed_precision": "fp16"}, Precision(FP16, FP32, FP16)),
+        (CPU, LORA | {"base_model_precision": "bf16"}, Precision(BF16, FP32, None)),
+        (CPU, LORA | {"base_model_precision": "bf16", "lora_type": "lycoris"}, Precision(BF16, FP32, BF16)),
+        (CPU, LORA | {"base_model_precision": "int8-quanto"}, Precision(FP32, FP32, None)),
+        (GPU, LORA | {"base_model_precision": "int8-quanto"}, Precision(BF16, FP32, BF16)),
+        (CPU, LORA | {"base_model_precision": "int8-quanto", "optimizer": "optimi-lion"}, Precision(BF16, BF16, None)),
+        (CPU, LORA | {"base_model_precision": "int8-quanto", "optimizer": "adamw_bf16"}, Precision(BF16, BF16, None)),
+        (CPU, LORA | {"base_model_precision": "int8-quanto", "optimizer": "optimi-lion",
+                      "base_model_default_dtype": "fp32"}, Precision(FP32, FP32, None)),
+    ],
+)  # fmt: skip
+def test_dtypes_of_adapters(configure, device, options, expected):
+    assert resolve_precision(configure(**options), device) == expected
+
+
+@pytest.mark.parametrize("options", [{"mixed_precision": "fp8"}, {"base_model_precision": "int8-quanto"}])
 def test_what_is_not_built_is_refused(configure, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         resolve_precision(configure(**options), CPU)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from flowtuner.engine.formats import FORMATS
 from flowtuner.engine.limits import OPTIMIZERS, find_optimizer_faults
+from flowtuner.options.lycoris import ALGORITHMS
 
 pytestmark = pytest.mark.slow
 torch.set_num_threads(1)
@@ -27,6 +29,33 @@ MODES = {
     "centered rmsprop": {"optimizer": "torch-rmsprop", "optimizer_config": "centered=true,momentum=0.5"},
     "gaussian start": ADAPTER | {"lora_init_type": "gaussian"},
     "DoRA": ADAPTER | {"use_dora": True, "use_ema": True, "mixed_precision": "bf16", "optimizer": "adamw_bf16"},
+    "olora": ADAPTER | {"lora_init_type": "olora"},
+    "ComfyUI's names": ADAPTER | {"lora_format": "comfyui"},
+    "LyCORIS as built in": ADAPTER | {"lora_type": "lycoris", "use_ema": True, "gradient_accumulation_steps": 2},
+    **{
+        f"LyCORIS {algorithm}": ADAPTER
+        | {
+            "lora_type": "lycoris",
+            "lycoris_config": {
+                "algo": algorithm,
+                "multiplier": 1.0,
+                "linear_dim": 4,
+                "linear_alpha": 2,
+                "rank_dropout": 0.2,
+                "use_scalar": algorithm == "lokr",
+                "apply_preset": {"target_module": ["Attention"]},
+            },
+        }
+        for algorithm in ALGORITHMS
+    },
+    **{
+        f"{adapter} over {name}": ADAPTER | {"base_model_precision": name, "lora_type": adapter, "optimizer": optimizer}
+        for name in FORMATS
+        for adapter, optimizer in (("standard", "torch-adamw"), ("lycoris", "optimi-lion"))
+        if not FORMATS[name].needs_cuda
+    },
+    "float16": {"mixed_precision": "fp16", "gradient_accumulation_steps": 2},
+    "float16 adapter": ADAPTER | {"mixed_precision": "fp16", "base_model_precision": "fp16"},
     "rare EMA": {"use_ema": True, "ema_update_interval": 3},
     "rare EMA of an adapter": ADAPTER
     | {"use_ema": True, "ema_update_interval": 2, "gradient_accumulation_steps": 3, "ema_foreach_disable": True},

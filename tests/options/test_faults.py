@@ -9,6 +9,7 @@ from flowtuner.errors import ConfigError
 from flowtuner.options import DatasetEntry, TrainingConfig, load, suggest
 from tests.options.conftest import write_json
 
+LYCORIS = {"algo": "lokr", "multiplier": 1.0, "linear_alpha": 1, "full_matrix": True}
 BAD_VALUES = [
     ({"model_family": "pixrt"}, ["model_family: is not one of the choices; got 'pixrt'", "Did you mean pixart_sigma?"]),
     ({"model_family": ""}, ["model_family: is required"]),
@@ -80,6 +81,26 @@ BAD_VALUES = [
     (
         {"model_type": "lora", "lora_type": "lycoris", "lycoris_config": {"algo": "lokr"}},
         ["lycoris_config: lacks multiplier, linear_alpha, linear_dim"],
+    ),
+    *(
+        ({"model_type": "lora", "lora_type": "lycoris", "lycoris_config": LYCORIS | wrong}, parts)
+        for wrong, parts in (
+            ({"algo": "lokrr"}, ["lycoris_config: algo is none that is known; got 'lokrr'", "allowed: lokr, loha"]),
+            ({"algo": "dylora"}, ["lycoris_config: algo cannot be trained: it draws another rank"]),
+            ({"facto": 4}, ["lycoris_config: facto is no setting; factor is one"]),
+            ({"linear_dim": 0}, ["lycoris_config: linear_dim is no size; got 0"]),
+            ({"dropout": 2}, ["lycoris_config: dropout is no share; got 2"]),
+            ({"full_matrix": "yes"}, ["lycoris_config: full_matrix is no switch; got 'yes'"]),
+            ({"linear_alpha": "much"}, ["lycoris_config: linear_alpha is no strength; got 'much'"]),
+            ({"apply_preset": ["Attention"]}, ["lycoris_config: apply_preset is no object"]),
+            ({"apply_preset": {"targets": []}}, ["apply_preset.targets is no setting; target_"]),
+            ({"apply_preset": {"target_module": "Attention"}}, ["apply_preset.target_module is no list of names"]),
+            (
+                {"apply_preset": {"module_algo_map": {"Attention": {"algo": "x"}}}},
+                ["apply_preset.module_algo_map.Attention.algo is none that is known; got 'x'"],
+            ),
+            ({"apply_preset": {"module_algo_map": []}}, ["apply_preset.module_algo_map is no object of objects"]),
+        )
     ),
 ]
 

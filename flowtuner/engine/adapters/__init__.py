@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowtuner.engine.adapters import full, lora
+from flowtuner.engine.adapters import full, lora, lycoris
 from flowtuner.engine.adapters.part import TrainedPart
 from flowtuner.engine.limits import find_adapter_faults
 from flowtuner.errors import ConfigError
@@ -27,4 +27,6 @@ def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, preci
         model.enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers models have it
     if config.model_type == "full":
         return full.attach(model, family)
+    if config.lora_type == "lycoris":
+        return lycoris.attach(model, config, family, precision)
     return lora.attach(model, config, family, precision)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import torch
@@ -43,3 +43,18 @@ class TrainedPart(ABC):
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Reads the part back from a checkpoint folder, in place."""
+
+
+@contextmanager
+def holding(named: Mapping[str, torch.nn.Parameter], state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Puts other values into parameters, and the present ones back afterwards, bit by bit."""
+    before = {name: named[name].detach().clone() for name in state}
+    with torch.no_grad():
+        for name, tensor in state.items():
+            named[name].copy_(tensor)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, tensor in before.items():
+                named[name].copy_(tensor)

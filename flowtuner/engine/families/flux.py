@@ -67,6 +67,7 @@ class Flux(PipelineFamily):
         self.max_text_tokens = sources.find_text_limit(Path(source).expanduser() / "tokenizer_2", trained)
         super().__init__(source, config)
         self.lora_targets = LORA_TARGETS[config.flux_lora_target]
+        self.architecture = f"flux-1-{config.model_flavour or self.default_flavour}"
         self.takes_references = config.model_flavour == KONTEXT or _is_kontext(Path(source).expanduser())
 
     def join_text_parts(self, parts: Mapping[str, Any]) -> TextEncoder:

@@ -22,6 +22,7 @@ class StableDiffusion1(UNetFamily):
         "1.4": "CompVis/stable-diffusion-v1-4",
     }
     default_flavour = "1.5"
+    architecture = "stable-diffusion-v1"
     pipelines = ("StableDiffusionPipeline",)
     parts: ClassVar[dict[str, Part]] = {
         "unet": Part("UNet2DConditionModel"),

@@ -27,6 +27,7 @@ class StableDiffusionXL(UNetFamily):
         "base-0.9": "stabilityai/stable-diffusion-xl-base-0.9",
     }
     default_flavour = "base-1.0"
+    architecture = "stable-diffusion-xl-v1-base"
     pipelines = ("StableDiffusionXLPipeline",)
     parts: ClassVar[dict[str, Part]] = {
         "unet": Part("UNet2DConditionModel"),

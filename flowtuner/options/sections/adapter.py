@@ -9,7 +9,7 @@ class AdapterOptions(Section):
     """What a LoRA looks like."""
 
     lora_type: Literal["standard", "lycoris"] = option(
-        "standard", "`standard` is PEFT's LoRA, `lycoris` the LyCORIS library's algorithms.", built=["standard"],
+        "standard", "`standard` is PEFT's LoRA, `lycoris` the LyCORIS library's algorithms.",
         env=["LORA_TYPE"],
     )  # fmt: skip
     lora_rank: int = option(16, "Dimension of the update matrices.", ge=1, le=4096)
@@ -22,7 +22,7 @@ class AdapterOptions(Section):
         None, "Names of the layers that get an adapter; empty: the family's.", aliases=["peft_lora_target_modules"]
     )
     lora_format: Literal["diffusers", "comfyui"] = option(
-        "diffusers", "Key names in the adapter file.", built=["diffusers"]
+        "diffusers", "Names of the tensors in the adapter file: diffusers' own, or `diffusion_model.*` with alphas."
     )
     init_lora: str | None = option(None, "An adapter file to start from.", path="source")
     use_dora: bool = option(False, "Weight-decomposed LoRA.", env=["USE_DORA"])
@@ -35,7 +35,9 @@ class AdapterOptions(Section):
     lycoris_config: dict[str, Any] | str | None = option(
         "config/lycoris_config.json",
         "LyCORIS settings: JSON or a path to it; without the default file, LoKr with factor 16.",
-        accepted=True,
         env=["LYCORIS_CONFIG"],
     )
-    init_lokr_norm: float | None = option(None, "Perturbed normal start of LoKr layers.", ge=0, accepted=True)
+    init_lokr_norm: float | None = option(
+        None, "Starts LoKr with values this much smaller than the layer's own weights; 1e-3 is usual.", ge=0
+    )
+    modelspec_comment: str | list[str] | None = option(None, "A comment in the adapter file.")

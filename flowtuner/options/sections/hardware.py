@@ -12,7 +12,7 @@ class HardwareOptions(Section):
         None,
         "Precision of arithmetic; empty: bf16 on an accelerator, no on a CPU.",
         values={"fp32": "no"},
-        built=["no", "bf16"],
+        built=["no", "bf16", "fp16"],
         env=["MIXED_PRECISION"],
     )
     disable_tf32: bool = option(False, "Does not use TF32.", accepted=True)

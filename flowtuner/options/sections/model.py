@@ -21,6 +21,11 @@ Precision = Literal[
 ]  # fmt: skip
 
 UNQUANTISED = ("no_change", "bf16", "fp16", "fp32")
+QUANTISED = (
+    "int8-quanto", "int4-quanto", "int2-quanto", "fp8-quanto", "fp8uz-quanto", "int8-torchao", "fp8wo-torchao",
+    "int4-torchao", "fp8-torchao",
+)  # fmt: skip
+"""Those that the engine drives."""
 
 
 class ModelOptions(Section):
@@ -69,26 +74,30 @@ class ModelOptions(Section):
         "no_change",
         "Precision of the frozen base weights; `bf16`, `fp16` and `fp32` mean that dtype without quantisation.",
         values={"none": "no_change", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"},
-        built=UNQUANTISED,
+        built=[*UNQUANTISED, *QUANTISED],
         env=["BASE_MODEL_PRECISION"],
     )
     text_encoder_1_precision: Precision = option(
-        "no_change", "Precision of the first text encoder.", built=UNQUANTISED[:1]
+        "no_change", "Precision of the first text encoder.", built=[*UNQUANTISED, *QUANTISED]
     )
     text_encoder_2_precision: Precision = option(
-        "no_change", "Precision of the second text encoder.", built=UNQUANTISED[:1]
+        "no_change", "Precision of the second text encoder.", built=[*UNQUANTISED, *QUANTISED]
     )
     text_encoder_3_precision: Precision = option(
-        "no_change", "Precision of the third text encoder.", built=UNQUANTISED[:1]
+        "no_change", "Precision of the third text encoder.", built=[*UNQUANTISED, *QUANTISED]
     )
     text_encoder_4_precision: Precision = option(
-        "no_change", "Precision of the fourth text encoder.", built=UNQUANTISED[:1]
+        "no_change", "Precision of the fourth text encoder.", built=[*UNQUANTISED, *QUANTISED]
     )
     base_model_default_dtype: Literal["bf16", "fp32"] = option(
-        "bf16", "Dtype of the trained weights when the base is quantised.", accepted=True
+        "bf16",
+        "Dtype of everything that is not quantised when the base is; "
+        "bf16 counts only with an optimizer that loses nothing in it.",
     )
     quantize_via: Literal["cpu", "accelerator", "pipeline"] = option(
-        "accelerator", "Where the base is quantised.", accepted=True, env=["QUANTIZE_VIA"]
+        "accelerator",
+        "Where the base is quantised: on the CPU, on the accelerator, or layer by layer on its way there (`pipeline`).",
+        env=["QUANTIZE_VIA"],
     )
     quantization_config: dict[str, object] | str | None = option(
         None, "Quantisation per component: JSON or a path to it; only for LoRA.", accepted=True

@@ -167,13 +167,92 @@ def test_a_damaged_adapter_is_refused(build, tmp_path):
     ("options", "words"),
     [
         ({"lora_target_modules": ["nothing_like_it"]}, "lora_target_modules"),
-        ({"lora_init_type": "pissa"}, "base weights"),
-        ({"lora_type": "lycoris"}, "lora_type"),
+        ({"lora_init_type": "loftq"}, "base weights"),
+        ({"lora_init_type": "pissa", "use_dora": True}, "DoRA"),
+        ({"lora_type": "lycoris", "lora_format": "comfyui"}, "lora_format"),
     ],
 )
 def test_options_that_cannot_work_are_refused(build, options, words):
     with pytest.raises(ConfigError, match=words):
         build(**options)
+
+
+@pytest.mark.parametrize("start", ["olora", "pissa"])
+def test_starts_that_take_from_the_base_are_saved_for_the_whole_base(build, tiny_model, tmp_path, start):
+    model, part = build(lora_init_type=start, lora_alpha=8.0)
+    base = PixArtTransformer2DModel.from_pretrained(tiny_model, subfolder="transformer")
+    torch.testing.assert_close(answer(model), answer(base), atol=1e-5, rtol=1e-4)
+    shake(part)
+    part.save(tmp_path)
+    loaded = load_adapter(base, tmp_path / LORA)
+    torch.testing.assert_close(answer(loaded), answer(model), atol=1e-5, rtol=1e-4)
+    again, other = build(lora_init_type=start, lora_alpha=8.0)
+    other.load(tmp_path)
+    assert torch.equal(answer(again), answer(model))
+
+
+@pytest.mark.parametrize("use_dora", [False, True])
+def test_comfyuis_names_go_both_ways(build, tiny_model, tmp_path, use_dora):
+    model, part = build(lora_format="comfyui", lora_alpha=2.0, use_dora=use_dora)
+    shake(part)
+    part.save(tmp_path)
+    tensors = load_file(tmp_path / LORA)
+    layer = "diffusion_model.transformer_blocks.0.attn1.to_q"
+    assert all(name.startswith("diffusion_model.") for name in tensors)
+    assert tensors[f"{layer}.alpha"].item() == 2.0
+    assert tensors[f"{layer}.lora_A.weight"].shape == (4, 128)
+    assert (f"{layer}.dora_scale" in tensors) is use_dora
+
+    base = PixArtTransformer2DModel.from_pretrained(tiny_model, subfolder="transformer")
+    torch.testing.assert_close(answer(load_adapter(base, tmp_path / LORA)), answer(model), atol=1e-6, rtol=1e-5)
+    _, started = build(init_lora=str(tmp_path), lora_alpha=2.0, use_dora=use_dora)
+    assert all(torch.equal(tensor, started.state()[name]) for name, tensor in part.state().items())
+    _, resumed = build(lora_format="comfyui", lora_alpha=2.0, use_dora=use_dora)
+    resumed.load(tmp_path)
+    assert all(torch.equal(tensor, resumed.state()[name]) for name, tensor in part.state().items())
+
+
+def test_a_file_of_comfyui_without_metadata_is_loaded(build, tiny_model, tmp_path):
+    model, part = build(lora_format="comfyui", lora_alpha=2.0)
+    shake(part)
+    part.save(tmp_path)
+    write_weights(tmp_path / "bare.safetensors", load_file(tmp_path / LORA), {})
+    base = PixArtTransformer2DModel.from_pretrained(tiny_model, subfolder="transformer")
+    loaded = load_adapter(base, tmp_path / "bare.safetensors")
+    torch.testing.assert_close(answer(loaded), answer(model), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [2.0, 16.0])
+def test_init_lora_starts_from_the_same_pictures_whatever_alpha_says(build, tmp_path, alpha):
+    model, part = build(lora_alpha=8.0)
+    shake(part)
+    part.save(tmp_path)
+    started, _ = build(lora_alpha=alpha, init_lora=str(tmp_path))
+    torch.testing.assert_close(answer(started), answer(model), atol=1e-6, rtol=1e-5)
+
+
+def test_a_file_says_what_it_is(build, tmp_path):
+    said = {
+        "tracker_run_name": "night bench",
+        "modelspec_comment": ["one", "two"],
+        "instance_prompt": "sks",
+        "resolution": 0.25,
+        "resolution_type": "area",
+    }
+    _, part = build(**said)
+    part.save(tmp_path)
+    about = {name: text for name, text in read_metadata(tmp_path / LORA).items() if name.startswith("modelspec.")}
+    assert about == {
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": "pixart-sigma/lora",
+        "modelspec.implementation": "https://github.com/huggingface/diffusers",
+        "modelspec.title": "night bench",
+        "modelspec.description": "lora on pixart",
+        "modelspec.comment": "one, two",
+        "modelspec.resolution": "500x500",
+        "modelspec.prediction_type": "epsilon",
+        "modelspec.trigger_phrase": "sks",
+    }
 
 
 def test_chosen_target_modules(build):
