@@ -63,6 +63,12 @@ def is_quantised(config: TrainingConfig) -> bool:
     return config.base_model_precision not in UNQUANTISED
 
 
+def find_text_precision(config: TrainingConfig, part: str) -> str:
+    """In which format a text encoder is to stand: `text_encoder` is the first one, `text_encoder_2` the second."""
+    number = int(part.removeprefix("text_encoder").removeprefix("_") or 1)
+    return str(getattr(config, TEXT_ENCODERS[number - 1]))
+
+
 def has_cuda() -> bool:
     """Says whether a run would find an NVIDIA device, without torch."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(Path("/dev").glob("nvidia[0-9]*"))

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from flowtuner.engine.formats import BF16_OPTIMIZER, find_precision_faults, is_quantised
+from flowtuner.engine.quantize import PLAIN_DTYPES
 from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
 MIXED_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-PLAIN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 KAHAN_OPTIMIZERS = "optimi-"
 
 

@@ -12,6 +12,7 @@ from flowtuner.errors import ConfigError, Fault
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
+PLAIN_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 QUANTO_TYPES = {
     "int8-quanto": "qint8",
     "int4-quanto": "qint4",

@@ -137,3 +137,23 @@ def test_a_run_over_a_quantised_base_resumes_to_the_byte_and_is_shown(start, tin
     last.session.train(4)
     assert last.release() == straight.release()
     assert count_bytes(last.session._trainer.model) < 0.5 * 4 * 1_250_000
+
+
+@pytest.mark.parametrize("precision", ["int8-quanto", "bf16"])
+def test_a_text_encoder_stands_in_its_own_format_and_has_a_cache_of_its_own(
+    source, configure, start, tiny_run, precision
+):
+    whole = open_family("pixart_sigma")(source, configure()).load_text_encoder(torch.float32, CPU)
+    config = configure(text_encoder_1_precision=precision)
+    small = open_family("pixart_sigma")(source, config).load_text_encoder(torch.float32, CPU)
+    assert count_bytes(small._model) < 0.9 * count_bytes(whole._model)
+    one, other = (encoder.encode(["a red circle"])[0]["prompt_embeds"].float() for encoder in (whole, small))
+    assert 0 < (one - other).norm() / one.norm() < 0.05
+
+    labels = []
+    for values in (tiny_run, tiny_run | {"text_encoder_1_precision": precision}, tiny_run):
+        run = start(values)
+        labels += [
+            data["label"] for _, data in run.events if data.get("key") == "text_cache" and "cached" in data["label"]
+        ]
+    assert [label.startswith("text: 0 cached") for label in labels] == [True, True, False]

@@ -10,10 +10,12 @@ from flowtuner.engine.cache.explain import CacheIdentity
 from flowtuner.engine.cache.keys import fingerprint
 from flowtuner.engine.cache.places import index_root, latent_root, text_root
 from flowtuner.engine.data.settings import picture_entries, reference_entries
+from flowtuner.engine.formats import find_text_precision
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
 
 FILE = "identity.json"
+NUMBERED = ("text_encoder_2", "text_encoder_3", "text_encoder_4")
 
 
 def describe_identity(
@@ -23,6 +25,8 @@ def describe_identity(
     index = index_root(config)
     text_parts = sorted(path for name in ("text_encoder*", "tokenizer*") for path in source.glob(name) if path.is_dir())
     skipped = f" without {config.clip_skip} layers" if config.clip_skip else ""
+    formats = {name: find_text_precision(config, name) for name in ("text_encoder", *NUMBERED)}
+    stored = "".join(f" {name} in {one}" for name, one in formats.items() if one != "no_change")
     return CacheIdentity(
         latent_roots={
             entry.id: latent_root(entry, config) for entry in (*picture_entries(entries), *reference_entries(entries))
@@ -30,7 +34,7 @@ def describe_identity(
         text_root=text_root(entries, config),
         vae=fingerprint(source / "vae", index_dir=index),
         vae_dtype=dtype,
-        encoder=fingerprint(*text_parts, index_dir=index) + skipped,
+        encoder=fingerprint(*text_parts, index_dir=index) + skipped + stored,
         text_dtype=dtype,
         max_tokens=max_tokens,
     )

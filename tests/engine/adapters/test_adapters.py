@@ -64,7 +64,9 @@ def test_a_full_checkpoint_is_a_diffusers_folder(build, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}], ids=["lora", "dora"])
+@pytest.mark.parametrize(
+    "options", [{}, {"use_dora": True}, {"lora_init_type": "pissa"}], ids=["lora", "dora", "pissa"]
+)
 def test_an_adapter_that_is_switched_off_leaves_the_untrained_model(build, options):
     model, part = build(**options)
     before = answer(model)

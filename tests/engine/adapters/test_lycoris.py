@@ -92,6 +92,16 @@ def test_a_checkpoint_brings_every_parameter_back_to_the_bit(build, tmp_path, se
     assert torch.equal(answer(model), answer(other_model))
 
 
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_network_that_is_switched_off_leaves_the_untrained_model(build, plain, algorithm):
+    model, part = build(settings_for(algorithm))
+    learn(model, part)
+    trained = answer(model)
+    with part.switched_off():
+        assert torch.equal(answer(model), answer(plain()))
+    assert torch.equal(answer(model), trained)
+
+
 def test_without_settings_lokr_of_factor_16_is_trained(build, tmp_path):
     _, part = build()
     part.save(tmp_path)

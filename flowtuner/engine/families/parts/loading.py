@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 
 from flowtuner.durable import write_json
 from flowtuner.engine.families.parts.source import INDEX, is_listed, read_object
+from flowtuner.engine.formats import find_text_precision
 from flowtuner.errors import ModelError
 
 if TYPE_CHECKING:
@@ -74,7 +75,20 @@ def load_part(family: PipelineFamily, name: str, dtype: torch.dtype, device: tor
             return getattr(library, part.loads).from_pretrained(**origin)
         kind = "dtype" if part.library == "transformers" else "torch_dtype"
         module = getattr(library, part.loads).from_pretrained(**origin, **{kind: dtype})
+    if name.startswith("text_encoder"):
+        return _stand_text_encoder(family, name, module.to(device).eval())
     return module.to(device).eval()
+
+
+def _stand_text_encoder(family: PipelineFamily, name: str, module: Any) -> Any:
+    precision = find_text_precision(family.config, name)
+    if precision == "no_change":
+        return module
+    from flowtuner.engine.quantize import PLAIN_DTYPES, quantise
+
+    if precision in PLAIN_DTYPES:
+        return module.to(PLAIN_DTYPES[precision])
+    return quantise(module, precision, option="text_encoder precision")
 
 
 def read_settings(family: PipelineFamily, part: str) -> dict[str, Any]:
