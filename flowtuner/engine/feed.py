@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,7 +20,7 @@ Rows = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Batch:
-    """One micro batch on the device."""
+    """One micro batch."""
 
     latents: torch.Tensor
     text: Rows
@@ -41,7 +42,11 @@ class Feed:
         device: torch.device,
         dtype: torch.dtype,
         regularisation: frozenset[str] = frozenset(),
+        ahead: int = 0,
     ) -> None:
+        self._ahead = ahead
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches") if ahead else None
+        self._coming: dict[int, Future[Batch]] = {}
         self._regularisation = regularisation
         self.sampler = sampler
         self._family = family
@@ -53,16 +58,35 @@ class Feed:
         self._dtype = dtype
 
     def batch(self, number: int) -> Batch:
-        """Gathers the micro batch with this number."""
+        """The micro batch with this number, on the device."""
+        gathered = self._take(number) if self._thread else self._gather(number)
+        return replace(
+            gathered,
+            latents=gathered.latents.to(self._device, self._dtype, non_blocking=True),
+            text={name: self._moved(tensor) for name, tensor in gathered.text.items()},
+        )
+
+    def close(self) -> None:
+        """Ends the thread that gathers ahead."""
+        if self._thread:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self, number: int) -> Batch:
+        assert self._thread is not None
+        wanted = range(number, number + self._ahead + 1)
+        for passed in [known for known in self._coming if known not in wanted]:
+            self._coming.pop(passed).cancel()
+        for coming in wanted:
+            if coming not in self._coming:
+                self._coming[coming] = self._thread.submit(self._gather, coming)
+        return self._coming.pop(number).result()
+
+    def _gather(self, number: int) -> Batch:
         draws = self.sampler.batch(number)
         latents = torch.stack([self._read_latent(draw.sample) for draw in draws])
         rows = [self._row(draw, number, place) for place, draw in enumerate(draws)]
-        text = self._family.collate_text(rows)
-        return Batch(
-            latents.to(self._device, self._dtype, non_blocking=True),
-            {name: self._moved(tensor) for name, tensor in text.items()},
-            draws[0].sample.dataset_id in self._regularisation,
-        )
+        is_held = draws[0].sample.dataset_id in self._regularisation
+        return Batch(latents, self._family.collate_text(rows), is_held)
 
     def _row(self, draw: Draw, number: int, place: int) -> Rows:
         row = self._read_text(self._caption(draw, number, place)) | self._family.describe_picture(draw.sample.plan)

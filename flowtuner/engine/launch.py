@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -82,7 +82,8 @@ class Engine:
         except OSError as error:
             raise errors.EngineFault(f"{spec_path} cannot be written: {error.strerror or error}") from error
         threads = self.spec.loaded.config.torch_num_threads or len(os.sched_getaffinity(0))
-        self._worker = _Worker(spec_path, self.spec.engine_log, threads, self._receive)
+        environment = {"OMP_NUM_THREADS": str(threads)} | QUIET | dict(os.environ) | self.spec.environment()
+        self._worker = _Worker(spec_path, self.spec.engine_log, environment, self._receive)
 
     def go_on_from(self, checkpoint: Checkpoint) -> None:
         """Says where training goes on; before `prepare`."""
@@ -163,10 +164,10 @@ class Engine:
 class _Worker:
     """One life of the worker process: its pipes, its reader thread, its end."""
 
-    def __init__(self, spec_path: Path, log_path: Path, threads: int, receive: Receive) -> None:
+    def __init__(self, spec_path: Path, log_path: Path, environment: Mapping[str, str], receive: Receive) -> None:
         self._spec_path = spec_path
         self._log_path = log_path
-        self._threads = threads
+        self._environment = environment
         self._receive = receive
         self._replies: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._started = threading.Event()
@@ -258,7 +259,6 @@ class _Worker:
 
     def _spawn(self, write_fd: int) -> subprocess.Popen[bytes]:
         self._log_path.parent.mkdir(parents=True, exist_ok=True)
-        environment = {"OMP_NUM_THREADS": str(self._threads)} | QUIET | dict(os.environ)
         with self._log_path.open("ab") as log:
             return subprocess.Popen(
                 [
@@ -273,7 +273,7 @@ class _Worker:
                 stdout=log,
                 stderr=log,
                 pass_fds=(write_fd,),
-                env=environment,
+                env=self._environment,
                 start_new_session=True,  # one signal, ours, and one group to end
             )
 

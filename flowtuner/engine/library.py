@@ -14,6 +14,8 @@ from flowtuner import durable
 from flowtuner.engine.cache.explain import CacheIdentity
 from flowtuner.engine.cache.identity import describe_identity, save_identity
 from flowtuner.engine.cache.latents import LatentCache
+from flowtuner.engine.cache.modes import Mode, latent_mode, text_mode
+from flowtuner.engine.cache.ondemand import LatentReader, TextReader
 from flowtuner.engine.cache.places import find_text_entry, index_root
 from flowtuner.engine.cache.store import Store
 from flowtuner.engine.cache.text import TextCache
@@ -23,15 +25,16 @@ from flowtuner.engine.data.samples import select
 from flowtuner.engine.data.scan import Scan, scan_datasets
 from flowtuner.engine.data.settings import picture_entries, reference_entries
 from flowtuner.engine.data.sources import Source, open_source
-from flowtuner.engine.family import Family, Vae
+from flowtuner.engine.family import Family, TextEncoder, Vae
 from flowtuner.engine.feed import Feed, Rows
 from flowtuner.engine.precision import Precision
-from flowtuner.engine.run import CacheReport
+from flowtuner.engine.run import CacheReport, Portion
 from flowtuner.engine.validation import texts_to_encode
 from flowtuner.options import LoadedConfig
 
 QUARANTINE = "quarantine.json"
 UNCONDITIONAL = ""
+WHOLE = Portion()
 
 ReportStage = Callable[[str, str, str, int, int], None]
 
@@ -49,6 +52,8 @@ class Library:
         self._device = device
         self._report = report
         self._vae: Vae | None = None
+        self._text_encoder: TextEncoder | None = None
+        self._feed: Feed | None = None
 
     @cached_property
     def scan(self) -> Scan:
@@ -64,22 +69,21 @@ class Library:
         """A hash of everything that decides what the n-th micro batch holds."""
         return self.scan.digest
 
-    def cache_text(self) -> dict[str, Any]:
-        """Encodes captions, validation prompts and the empty prompt, as far as they are missing."""
-        captions = [caption for sample in self.scan.samples for caption in sample.captions]
-        entry = find_text_entry(self._entries)
+    def cache_text(self, portion: Portion = WHOLE) -> dict[str, Any]:
+        """Encodes captions, validation prompts and the empty prompt, as far as they are missing and wanted now."""
         report = self._text.encode_missing(
-            [UNCONDITIONAL, *captions, *texts_to_encode(self._config)],
-            lambda: self._family.load_text_encoder(self._dtype, self._device),
-            batch_size=_first(entry and entry.text_encoder_batch_size, self._config.text_encoder_batch_size, 1),
-            write_rows=_first(entry and entry.write_batch_size, self._config.write_batch_size, 128),
+            self._prompts() if self._text_mode is Mode.FILLED else [],
+            self._load_text_encoder,
+            batch_size=self._text_batch_size,
+            write_rows=self._text_rows,
             report=lambda done, total: self._report("text_cache", "running", "encoding text", done, total),
+            portion=portion,
         )
         self._let_go(report)
         return self._finish("text_cache", "text", report)
 
-    def cache_latents(self) -> dict[str, Any]:
-        """Encodes the pictures that are missing."""
+    def cache_latents(self, portion: Portion = WHOLE) -> dict[str, Any]:
+        """Encodes the pictures that are missing and wanted now."""
         report = self._latents.encode_missing(
             self.scan.samples,
             self._open_encoder,
@@ -87,6 +91,8 @@ class Library:
             batch_size=self._config.vae_batch_size,
             write_rows=_first(self._config.write_batch_size, 128),
             report=lambda done, total: self._report("vae_cache", "running", "encoding pictures", done, total),
+            portion=portion,
+            filled={name for name, mode in self._latent_modes.items() if mode is Mode.FILLED},
         )
         self._vae = None
         self._let_go(report)
@@ -96,22 +102,32 @@ class Library:
         return self._finish("vae_cache", "pictures", whole)
 
     def open_sampler(self, seed: int) -> Sampler:
-        """The order of the run: over the pictures that are in the cache."""
+        """The order of the run: over the pictures that are in the cache or come there when they are drawn."""
         return Sampler.for_run(self._usable, self._entries, self._config, seed)
 
     def open_feed(self, seed: int) -> Feed:
         """The way from the caches to the training loop."""
-        return Feed(
+        self._feed = Feed(
             self.open_sampler(seed),
             self._family,
-            self._latents.read,
+            self._latent_reader.read,
             self.read_text,
             self._config.caption_dropout_probability,
             seed,
             self._device,
             self._dtype,
             frozenset(entry.id for entry in self._entries if entry.is_regularisation_data),
+            self._config.dataloader_prefetch_qlen if self._config.dataloader_prefetch else 0,
         )
+        return self._feed
+
+    def close(self) -> None:
+        """Ends what works ahead, and writes what was encoded meanwhile."""
+        if self._feed:
+            self._feed.close()
+        for reader in ("_latent_reader", "_text_reader"):
+            if reader in vars(self):
+                vars(self)[reader].close()
 
     def open_vae(self) -> Vae:
         """The autoencoder, loaded once and kept for the next validation."""
@@ -121,22 +137,92 @@ class Library:
 
     def read_text(self, prompt: str) -> Rows:
         """The encoded prompt."""
-        return self._text.read(prompt)
+        return self._text_reader.read(prompt)
 
     def read_references(self, place: int) -> list[torch.Tensor]:
         """What the validation prompt at this place is drawn after: always the same; nothing without pairs."""
-        pairs = [sample for sample in self._usable if sample.references]
-        return [self._latents.read(one) for one in pairs[place % len(pairs)].references] if pairs else []
+        rows = self._pairs
+        if not len(rows):
+            return []
+        return [self._latent_reader.read(one) for one in rows[place % len(rows)].references]
+
+    @cached_property
+    def _pairs(self) -> Sequence[Sample]:
+        """The pairs that validation may show."""
+        hidden = {entry.id for entry in self._entries if entry.disable_validation}
+        shown = (
+            row
+            for row, sample in enumerate(self.scan.samples)
+            if sample.references and sample.dataset_id not in hidden and self._is_usable(sample)
+        )
+        return select(self.scan.samples, shown)
 
     @cached_property
     def _usable(self) -> Sequence[Sample]:
-        """The samples that are in the cache with all their references."""
-        rows = (
-            row
-            for row, sample in enumerate(self.scan.samples)
-            if all(self._latents.has(each) for each in (sample, *sample.references))
+        """The samples that are in the cache with all their references, or come there when they are drawn."""
+        return select(
+            self.scan.samples, (row for row, sample in enumerate(self.scan.samples) if self._is_usable(sample))
         )
-        return select(self.scan.samples, rows)
+
+    def _is_usable(self, sample: Sample) -> bool:
+        return all(
+            self._latent_modes[each.dataset_id] is not Mode.FILLED or self._latents.has(each)
+            for each in (sample, *sample.references)
+        )
+
+    def _prompts(self) -> list[str]:
+        captions = (caption for sample in self.scan.samples for caption in sample.captions)
+        return [UNCONDITIONAL, *captions, *texts_to_encode(self._config)]
+
+    @cached_property
+    def _latent_modes(self) -> dict[str, Mode]:
+        entries = (*picture_entries(self._entries), *reference_entries(self._entries))
+        return {entry.id: latent_mode(entry, self._config) for entry in entries}
+
+    @cached_property
+    def _latent_reader(self) -> LatentReader:
+        return LatentReader(
+            self._latents,
+            lambda: self.scan.samples,
+            self._latent_modes,
+            self._open_encoder,
+            self._device,
+            self._config.vae_batch_size,
+            _first(self._config.write_batch_size, 128),
+        )
+
+    @cached_property
+    def _text_reader(self) -> TextReader:
+        return TextReader(
+            self._text,
+            self._prompts,
+            self._text_mode,
+            self._keep_text_encoder,
+            self._text_batch_size,
+            self._text_rows,
+        )
+
+    @property
+    def _text_mode(self) -> Mode:
+        return text_mode(self._entries, self._config)
+
+    @property
+    def _text_batch_size(self) -> int:
+        entry = find_text_entry(self._entries)
+        return int(_first(entry and entry.text_encoder_batch_size, self._config.text_encoder_batch_size, 1))
+
+    @property
+    def _text_rows(self) -> int:
+        entry = find_text_entry(self._entries)
+        return int(_first(entry and entry.write_batch_size, self._config.write_batch_size, 128))
+
+    def _load_text_encoder(self) -> TextEncoder:
+        return self._family.load_text_encoder(self._dtype, self._device)
+
+    def _keep_text_encoder(self) -> TextEncoder:
+        if self._text_encoder is None:
+            self._text_encoder = self._load_text_encoder()
+        return self._text_encoder
 
     @cached_property
     def _identity(self) -> CacheIdentity:

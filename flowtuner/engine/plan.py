@@ -33,11 +33,11 @@ def steps_per_epoch(config: TrainingConfig, micro_batches_per_epoch: int) -> flo
     return micro_batches_per_epoch / config.gradient_accumulation_steps
 
 
-def count_steps(config: TrainingConfig, micro_batches_per_epoch: int) -> int:
-    """Optimizer updates of the whole run: `max_train_steps`, or what `num_train_epochs` amount to."""
+def count_steps(config: TrainingConfig, micro_batches: int) -> int:
+    """Optimizer updates of the whole run: `max_train_steps`, or what the micro batches of all epochs amount to."""
     if config.max_train_steps:
         return config.max_train_steps
-    return math.ceil(config.num_train_epochs * steps_per_epoch(config, micro_batches_per_epoch))
+    return math.ceil(steps_per_epoch(config, micro_batches))
 
 
 def legs(config: TrainingConfig, start_step: int, total_steps: int, steps_in_epoch: float) -> Iterator[Leg]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from flowtuner import durable
 from flowtuner.options import LoadedConfig
 
+# What opens a data set's storage travels in the engine's environment instead of the file.
+DATA_KEYS = ("aws_access_key_id", "aws_secret_access_key")
+DATA_KEYS_VARIABLE = "FLOWTUNER_DATA_KEYS"
 # What may hold credentials: the engine neither publishes nor calls anybody, so it is not written down for it.
 KEPT_FROM_ENGINE = ("publishing_config", "webhook_config", "post_upload_script", "post_checkpoint_script")
 
@@ -36,14 +42,41 @@ class RunSpec:
         loaded = self.loaded.to_json()
         for name in KEPT_FROM_ENGINE:
             loaded["config"][name] = None
+        for entry in loaded["datasets"]:
+            for name in DATA_KEYS:
+                entry.pop(name, None)
         value = {"run_id": self.run_id, "output_dir": str(self.output_dir), "loaded": loaded}
         durable.write_json(path, value)
 
+    def environment(self) -> dict[str, str]:
+        """What the engine has to know and the file must not hold, as environment variables."""
+        keys = {
+            entry.id: given
+            for entry in self.loaded.datasets
+            if (given := {name: getattr(entry, name) for name in DATA_KEYS if getattr(entry, name)})
+        }
+        return {DATA_KEYS_VARIABLE: json.dumps(keys)} if keys else {}
+
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, environ: Mapping[str, str] = MappingProxyType({})) -> Self:
         """Reads a specification back."""
         value = durable.read_json(path)
+        keys = json.loads(environ.get(DATA_KEYS_VARIABLE, "{}"))
+        for entry in value["loaded"]["datasets"]:
+            entry.update(keys.get(entry["id"], {}))
         return cls(value["run_id"], LoadedConfig.from_json(value["loaded"]), Path(value["output_dir"]))
+
+
+@dataclass(frozen=True)
+class Portion:
+    """One of several equal parts of a caching job, for a process of its own; together they are the whole."""
+
+    number: int = 0
+    count: int = 1
+
+    def takes(self, batch: int) -> bool:
+        """Whether the batch with this number is its own."""
+        return batch % self.count == self.number
 
 
 @dataclass(frozen=True)

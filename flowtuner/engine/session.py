@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from flowtuner.engine.loop import Trainer, train
 from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.plan import count_steps, steps_per_epoch
 from flowtuner.engine.precision import Precision, resolve_precision
-from flowtuner.engine.run import RunSpec
+from flowtuner.engine.run import Portion, RunSpec
 from flowtuner.engine.seed import choose_seed
 from flowtuner.engine.validation import run_validation
 from flowtuner.errors import EngineFault
@@ -58,13 +58,13 @@ class Session:
     def _family(self) -> Family:
         return open_family(self.config.model_family)(choose_source(self.config), self.config)
 
-    def cache_text(self) -> dict[str, Any]:
-        """Encodes the captions and prompts that are missing."""
-        return self._library.cache_text()
+    def cache_text(self, portion: Sequence[int] = (0, 1)) -> dict[str, Any]:
+        """Encodes the captions and prompts that are missing, or one portion of them."""
+        return self._library.cache_text(Portion(*portion))
 
-    def cache_latents(self) -> dict[str, Any]:
-        """Encodes the pictures that are missing."""
-        return self._library.cache_latents()
+    def cache_latents(self, portion: Sequence[int] = (0, 1)) -> dict[str, Any]:
+        """Encodes the pictures that are missing, or one portion of them."""
+        return self._library.cache_latents(Portion(*portion))
 
     def prepare(self, resume: str | None) -> dict[str, Any]:
         """Loads the model, and the newest checkpoint if the run continues one."""
@@ -75,7 +75,7 @@ class Session:
         saved = checkpoints.read_state(point) if point else None
         seed = saved.seed if saved else choose_seed(self.config.seed)
         sampler = library.open_sampler(seed)
-        total_steps = count_steps(self.config, sampler.micro_batches_per_epoch)
+        total_steps = count_steps(self.config, sampler.micro_batches_in(self.config.num_train_epochs))
         in_epoch = steps_per_epoch(self.config, sampler.micro_batches_per_epoch)
 
         self._report_stage("init_load_base_model", "running", "loading the model")
@@ -164,6 +164,8 @@ class Session:
         """Saves the steps that no checkpoint holds."""
         if self._trainer and self._trainer.step > self._saved_step:
             self.save_checkpoint()
+        if "_library" in vars(self):
+            self._library.close()
         if self._lock:
             self._lock.release()
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from flowtuner import errors
 from flowtuner.engine.events import NOTIFICATION
-from flowtuner.engine.run import Command, RunSpec
+from flowtuner.engine.run import DATA_KEYS_VARIABLE, Command, RunSpec
 
 if TYPE_CHECKING:
     from flowtuner.engine.session import Session
@@ -80,7 +80,8 @@ def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
     channel = Channel(os.fdopen(event_fd, "w", encoding="utf-8"))
     orders = Orders(sys.stdin)
     started = time.monotonic()
-    spec = RunSpec.load(spec_path)
+    spec = RunSpec.load(spec_path, os.environ)
+    os.environ.pop(DATA_KEYS_VARIABLE, None)  # what it starts itself need not know
 
     from flowtuner.engine.session import Session  # brings torch: after the signal handlers, so that a stop is heard
 

@@ -157,15 +157,15 @@ class _Sampling(Section):
     repeats: int = option(0, "Extra passes over the entry in one epoch.", ge=0)
     probability: float = option(1.0, "Weight of the entry when batches are drawn.", gt=0)
     train_batch_size: int | None = option(None, "Batch size of this entry.", ge=1)
-    start_epoch: int | None = option(None, "First epoch it is used in.", ge=1, accepted=True)
-    start_step: int | None = option(None, "First step it is used in.", ge=0, accepted=True)
-    end_epoch: int | None = option(None, "Last epoch it is used in.", ge=1, accepted=True)
-    end_step: int | None = option(None, "Last step it is used in.", ge=0, accepted=True)
+    start_epoch: int | None = option(None, "First epoch it is used in.", ge=1)
+    start_step: int | None = option(None, "First step it is used in.", ge=0)
+    end_epoch: int | None = option(None, "Last epoch it is used in.", ge=1)
+    end_step: int | None = option(None, "Last step it is used in.", ge=0)
     timestep_sampling_offset: float | None = option(None, "Shifts its timesteps.", accepted=True)
     is_regularisation_data: bool = option(
         False, "Trains an adapter towards what the untrained model answers.", aliases=["is_regularization_data"]
     )
-    disable_validation: bool = option(False, "Leaves the entry out of validation.", accepted=True)
+    disable_validation: bool = option(False, "Leaves the entry out of validation.")
     slider_strength: float | None = option(None, "Strength of a slider's side.", accepted=True)
 
 
@@ -200,11 +200,11 @@ class _Caching(Section):
     write_batch_size: int | None = option(None, "Rows written at once.", ge=1)
     text_encoder_batch_size: int | None = option(None, "Prompts encoded at once.", ge=1)
     vae_batch_size: int | None = option(None, "Pictures encoded at once.", ge=1, accepted=True)
-    text_cache_ondemand: bool = option(False, "Encodes prompts when first needed.", accepted=True)
-    text_cache_disable: bool = option(False, "Keeps no text embeddings.", accepted=True)
-    vae_cache_ondemand: bool = option(False, "Encodes pictures when first needed.", accepted=True)
-    vae_cache_disable: bool = option(False, "Keeps no latents.", accepted=True)
-    vae_cache_clear_each_epoch: bool = option(False, "Encodes anew each epoch.", accepted=True)
+    text_cache_ondemand: bool = option(False, "Encodes prompts when first needed.")
+    text_cache_disable: bool = option(False, "Keeps no text embeddings.")
+    vae_cache_ondemand: bool = option(False, "Encodes pictures when first needed.")
+    vae_cache_disable: bool = option(False, "Keeps no latents.")
+    vae_cache_clear_each_epoch: bool = option(False, "Encodes anew each epoch.")
     scan_for_errors: bool = option(False, "Looks for broken cache files; Flowtuner always does.")
     skip_file_discovery: str | bool | None = option(None, "Which scans to leave out.", accepted=True)
     preserve_data_backend_cache: bool = option(

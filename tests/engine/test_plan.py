@@ -31,7 +31,8 @@ def config(**values):
     ],
 )
 def test_steps_come_from_the_limit_or_the_epochs(values, micro_batches, steps):
-    assert count_steps(config(**values), micro_batches) == steps
+    asked = config(**values)
+    assert count_steps(asked, asked.num_train_epochs * micro_batches) == steps
 
 
 def test_legs_end_at_every_checkpoint_and_validation_and_the_last_does_both():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 FORMAT = "flowtuner-cache-1"
@@ -15,6 +18,9 @@ PREFIX = "rows-"
 SUFFIX = ".safetensors"
 LARGEST_HEADER = 100_000_000
 STALE_PART_S = 24 * 3600
+ITEM_BYTES = MappingProxyType(
+    {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+)
 
 Origin = dict[str, str]
 
@@ -27,6 +33,11 @@ class TensorPlace:
     shape: tuple[int, ...]
     offset: int
 
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return math.prod(self.shape[1:]) * ITEM_BYTES[self.dtype]
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -36,6 +47,8 @@ class Shard:
     size: int
     keys: tuple[tuple[str, ...], ...]
     tensors: tuple[dict[str, TensorPlace], ...]
+    sums: tuple[tuple[int, ...], ...] | None = None
+    """CRC-32 of each row's bytes, per group; files of earlier versions have none."""
 
     def origins(self) -> list[list[Origin]]:
         """Where each row came from, per group; read again only when somebody asks."""
@@ -94,13 +107,30 @@ def read_header(path: Path) -> Shard:
             raise DamagedShardError("it was not written by this cache") from error
 
 
-def pack_metadata(keys: list[list[str]], origins: list[list[Origin]]) -> dict[str, str]:
+def find_flipped(shard: Shard) -> list[str]:
+    """The keys of the rows whose bytes are not those that were written."""
+    flipped: list[str] = []
+    with shard.path.open("rb") as file:
+        for group, tensors in enumerate(shard.tensors):
+            for row, key in enumerate(shard.keys[group]):
+                total = 0
+                for _, place in sorted(tensors.items()):
+                    size = place.row_bytes
+                    file.seek(place.offset + row * size)
+                    total = zlib.crc32(file.read(size), total)
+                if shard.sums is not None and total != shard.sums[group][row]:
+                    flipped.append(key)
+    return flipped
+
+
+def pack_metadata(keys: list[list[str]], origins: list[list[Origin]], sums: list[list[int]]) -> dict[str, str]:
     """The text part of a shard's header."""
     compact = (",", ":")
     return {
         "format": FORMAT,
         "keys": json.dumps(keys, separators=compact),
         "origins": json.dumps(origins, separators=compact),
+        "sums": json.dumps(sums, separators=compact),
     }
 
 
@@ -141,4 +171,7 @@ def _parse(path: Path, size: int, data_start: int, header: dict[str, Any]) -> Sh
         groups[int(number)][tensor] = TensorPlace(value["dtype"], shape, data_start + begin)
     if data_start + end != size:
         raise DamagedShardError(f"it is truncated: {size} bytes instead of {data_start + end}")
-    return Shard(path, size, keys, groups)
+    sums = tuple(tuple(group) for group in json.loads(metadata["sums"])) if "sums" in metadata else None
+    if sums is not None and [len(group) for group in sums] != [len(group) for group in keys]:
+        raise DamagedShardError("its keys and checksums do not match")
+    return Shard(path, size, keys, groups, sums)

@@ -7,6 +7,7 @@ import math
 import os
 import secrets
 import time
+import zlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -48,6 +49,7 @@ class Store:
         self.damaged: list[Damage] = []
         self._places: dict[str, tuple[Shard, int, int]] = {}
         self._maps: dict[Path, torch.UntypedStorage] = {}
+        self._proven: dict[Path, list[bytearray]] = {}
         self.refresh()
 
     def __len__(self) -> int:
@@ -80,7 +82,22 @@ class Store:
             shape = place.shape[1:]
             start = place.offset // dtype.itemsize + row * math.prod(shape)
             rows[name] = torch.empty(0, dtype=dtype).set_(storage, start, shape, _strides(shape))
+        if shard.sums is not None:
+            self._prove(shard, group, row, rows)
         return rows
+
+    def _prove(self, shard: Shard, group: int, row: int, rows: Rows) -> None:
+        # Once per process: what was right when it came from the disk stays right in memory.
+        proven = self._proven.setdefault(shard.path, [bytearray(len(keys)) for keys in shard.keys])
+        if proven[group][row]:
+            return
+        assert shard.sums is not None
+        if _sum_of(rows) != shard.sums[group][row]:
+            raise DataError(
+                f"the cache file {shard.path} is damaged: the bytes of a row changed on the disk. Run `flowtuner cache "
+                "verify --remove` with the same options, then start again: what was removed is encoded anew."
+            )
+        proven[group][row] = 1
 
     def writer(self, rows: int = MOST_ROWS) -> Writer:
         """A context that writes rows as shards as they come; a kill loses at most the last `rows` of them."""
@@ -147,10 +164,13 @@ class Writer:
             self._thread.shutdown()
 
     def put(self, key: str, tensors: Rows, origin: Origin) -> None:
-        """Adds a row; a full batch is written at once."""
+        """Adds a row; it is written with the others of its batch."""
         signature = tuple((name, tensor.dtype, tuple(tensor.shape)) for name, tensor in sorted(tensors.items()))
         self._groups.setdefault(signature, []).append((key, tensors, origin))
         self._waiting += 1
+
+    def end_batch(self) -> None:
+        """Writes if enough is waiting: what was encoded together comes into the store together, or not at all."""
         if self._waiting >= self._rows:
             self._flush()
 
@@ -168,13 +188,17 @@ class Writer:
 
 def _write_shard(root: Path, groups: Groups) -> Path:
     stacked: Rows = {}
+    sums: list[list[int]] = []
     for number, (signature, rows) in enumerate(groups.items()):
         for name, _, _ in signature:
             column = torch.stack([tensors[name].detach().cpu() for _, tensors, _ in rows])
             stacked[f"{number}.{name}"] = column.contiguous()
+        columns = {name: stacked[f"{number}.{name}"] for name, _, _ in signature}
+        sums.append([_sum_of({name: column[row] for name, column in columns.items()}) for row in range(len(rows))])
     metadata = pack_metadata(
         [[key for key, _, _ in rows] for rows in groups.values()],
         [[origin for _, _, origin in rows] for rows in groups.values()],
+        sums,
     )
     # Time first, so that names sort by age; a random part, so that processes never meet.
     path = root / f"{PREFIX}{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}{SUFFIX}"
@@ -183,6 +207,13 @@ def _write_shard(root: Path, groups: Groups) -> Path:
     except OSError as error:
         raise DataError(f"the cache in {root} cannot be written: {error.strerror or error}.") from error
     return path
+
+
+def _sum_of(rows: Rows) -> int:
+    total = 0
+    for _, tensor in sorted(rows.items()):
+        total = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, total)
+    return total
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -11,8 +11,10 @@ import torch
 from flowtuner.engine.cache.keys import text_key, text_origin
 from flowtuner.engine.cache.progress import Progress, Report
 from flowtuner.engine.cache.store import Rows, Store, Writer
-from flowtuner.engine.run import CacheReport
+from flowtuner.engine.run import CacheReport, Portion
 from flowtuner.errors import DataError
+
+WHOLE = Portion()
 
 
 class Encoder(Protocol):
@@ -52,32 +54,35 @@ class TextCache:
         batch_size: int,
         write_rows: int,
         report: Report,
+        portion: Portion = WHOLE,
     ) -> CacheReport:
         """Encodes the prompts that no shard holds; the encoder is opened only if there are any."""
-        distinct = list(dict.fromkeys(prompts))
-        missing = [prompt for prompt in distinct if not self.has(prompt)]
-        progress = Progress(len(missing), report)
+        batches = [batch for number, batch in enumerate(cut(prompts, batch_size)) if portion.takes(number)]
+        missing = [own for batch in batches if (own := [prompt for prompt in batch if not self.has(prompt)])]
+        total, count = sum(map(len, batches)), sum(map(len, missing))
+        progress = Progress(count, report)
         if missing:
             self.store.remove_damaged()
             with self.store.writer(write_rows) as writer:
-                self._encode(missing, open_encoder(), batch_size, writer, progress)
+                encoder = open_encoder()
+                for batch in missing:
+                    for prompt, row in zip(batch, self.encode(batch, encoder), strict=True):
+                        self.put(prompt, row, writer)
+                    writer.end_batch()
+                    progress.advance(len(batch))
         progress.finish()
-        return CacheReport(
-            total=len(distinct), hits=len(distinct) - len(missing), encoded=progress.done, seconds=progress.seconds
-        )
+        return CacheReport(total=total, hits=total - count, encoded=progress.done, seconds=progress.seconds)
 
-    def _encode(
-        self, prompts: list[str], encoder: Encoder, batch_size: int, writer: Writer, progress: Progress
-    ) -> None:
-        ordered = _order_by_length(prompts, encoder) if batch_size > 1 else prompts
-        for start in range(0, len(ordered), batch_size):
-            batch = ordered[start : start + batch_size]
-            with torch.inference_mode():
-                rows = encoder.encode(batch)
-                self._check(batch, rows)
-            for prompt, row in zip(batch, rows, strict=True):
-                writer.put(self._key(prompt), self._typed(row), self._origin(prompt))
-            progress.advance(len(batch))
+    def encode(self, batch: list[str], encoder: Encoder) -> list[Rows]:
+        """Encodes prompts together."""
+        with torch.inference_mode():
+            rows = encoder.encode(batch)
+            self._check(batch, rows)
+            return [self._typed(row) for row in rows]
+
+    def put(self, prompt: str, row: Rows, writer: Writer) -> None:
+        """Hands an encoded prompt to the writer."""
+        writer.put(self._key(prompt), row, self._origin(prompt))
 
     def _check(self, prompts: list[str], rows: list[Rows]) -> None:
         # A sum is finite exactly if its terms are, and one look at a whole batch is much quicker than one per prompt.
@@ -102,11 +107,12 @@ class TextCache:
         return text_origin(prompt, self._encoder, self._max_tokens, self._dtype_name)
 
 
-def _order_by_length(prompts: list[str], encoder: Encoder) -> list[str]:
+def cut(prompts: Iterable[str], batch_size: int) -> list[list[str]]:
+    """The prompts in batches that depend on the prompts alone: what is encoded beside a prompt is in its last bits."""
     # Padding costs as much as text: prompts of like length go together, the longest first, so that memory that does
     # not suffice is noticed at once.
-    lengths = dict(zip(prompts, encoder.count_tokens(prompts), strict=True))
-    return sorted(prompts, key=lambda prompt: -lengths[prompt])
+    ordered = sorted(set(prompts), key=lambda prompt: (-len(prompt), prompt))
+    return [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
 
 
 def _is_finite(rows: list[Rows]) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from flowtuner.engine.data.order import Indices, hash_words, permute
+from flowtuner.engine.data.order import Indices, fraction, hash_words, permute
+from flowtuner.engine.data.phases import Phase, Window, mix, plan_phases, share_by_length, share_evenly
 from flowtuner.engine.data.sample import Sample
 from flowtuner.engine.data.samples import Shapes, columns_of, select
 from flowtuner.engine.data.settings import picture_entries
@@ -40,10 +43,13 @@ class Sampler:
         oversubscribe: bool = False,
         keep_small_buckets: bool = False,
         one_reference: bool = False,
+        evenly: bool = False,
+        renewed: frozenset[str] = frozenset(),
     ) -> None:
         self._seed = seed
         self._streams: list[_Stream] = []
         weights: list[float] = []
+        windows: list[Window] = []
         faults: list[str] = []
         columns = columns_of(samples)
         for entry in entries:
@@ -58,16 +64,20 @@ class Sampler:
                 repeats = max(needed for _, _, needed in small)
             else:
                 faults += [_describe_small(entry.id, one, size, accumulation, repeats) for one in small]
-            self._streams.append(_Stream(entry.id, own, repeats + 1, size, seed, one_reference))
+            self._streams.append(
+                _Stream(entry.id, own, repeats + 1, size, seed, one_reference, renews=entry.id in renewed)
+            )
             weights.append(entry.probability)
+            windows.append(Window.of(entry, accumulation))
         if faults:
             raise DataError(_with_remedies(faults))
         if not self._streams:
             raise DataError("no dataset has a usable picture.")
-        self._quotas = [
-            max(1, round(stream.length * weight)) for stream, weight in zip(self._streams, weights, strict=True)
-        ]
-        self._epoch = -1
+        lengths = [stream.length for stream in self._streams]
+        self._phases = plan_phases(
+            windows, partial(share_evenly if evenly else share_by_length, lengths, weights), seed
+        )
+        self._planned = (-1, -1)
         self._choice: Indices = np.empty(0, dtype=np.int64)
         self._rank: Indices = np.empty(0, dtype=np.int64)
 
@@ -75,8 +85,8 @@ class Sampler:
     def for_run(
         cls, samples: Sequence[Sample], entries: Sequence[DatasetEntry], config: TrainingConfig, seed: int
     ) -> Self:
-        """The sampler of a run's options; DataError if a bucket cannot fill a batch."""
-        return cls(
+        """The sampler of a run's options; DataError if a bucket cannot fill a batch, or the data end before it."""
+        sampler = cls(
             samples,
             picture_entries(entries),
             config.train_batch_size,
@@ -85,28 +95,56 @@ class Sampler:
             oversubscribe=config.allow_dataset_oversubscription,
             keep_small_buckets=config.disable_bucket_pruning,
             one_reference=config.conditioning_multidataset_sampling == "random",
+            evenly=config.data_backend_sampling == "uniform",
+            renewed=renewed_sets(entries),
         )
+        steps = config.max_train_steps or 0
+        last = steps * config.gradient_accumulation_steps or sampler.micro_batches_in(config.num_train_epochs)
+        if last:
+            sampler.batch(last - 1)  # a schedule that leaves the end of the run without data is said at once
+        return sampler
 
     @property
     def micro_batches_per_epoch(self) -> int:
-        """Micro batches in one epoch: every dataset once over, times its probability."""
-        return sum(self._quotas)
+        """Micro batches in the first epoch: every dataset in use once over, times its probability."""
+        return next((phase.length for phase in self._phases if phase.length), 0)
+
+    def micro_batches_in(self, epochs: int) -> int:
+        """Micro batches from the start of a run to the end of this many epochs."""
+        phase = max((one for one in self._phases if one.epoch <= epochs), key=lambda one: one.first)
+        return phase.first + (epochs - phase.epoch) * phase.length
 
     def batch(self, n: int) -> tuple[Draw, ...]:
         """The n-th micro batch of the whole run."""
-        epoch, place = divmod(n, self.micro_batches_per_epoch)
-        if epoch != self._epoch:
-            self._plan_epoch(epoch)
+        which = bisect.bisect_right(self._phases, n, key=lambda phase: phase.first) - 1
+        phase = self._phases[which]
+        if not phase.length:
+            raise DataError(
+                f"no dataset is in use in micro batch {n + 1}: every start_step, start_epoch, end_step and end_epoch "
+                "leaves it out. Let one dataset run to the end, or make the run shorter."
+            )
+        epoch, place = divmod(n - phase.first, phase.length)
+        if (which, epoch) != self._planned:
+            self._plan_epoch(phase, epoch)
+            self._planned = (which, epoch)
         chosen = int(self._choice[place])
-        return self._streams[chosen].batch(epoch * self._quotas[chosen] + int(self._rank[place]))
+        number = phase.drawn[chosen] + epoch * phase.quotas[chosen] + int(self._rank[place])
+        return self._streams[chosen].batch(number)
 
-    def _plan_epoch(self, epoch: int) -> None:
-        datasets = np.repeat(np.arange(len(self._quotas)), self._quotas)
-        self._choice = datasets[permute(len(datasets), self._seed, "mix", epoch)]
-        self._rank = np.empty(len(datasets), dtype=np.int64)
-        for number, quota in enumerate(self._quotas):
+    def _plan_epoch(self, phase: Phase, epoch: int) -> None:
+        self._choice = mix(phase.quotas, self._seed, phase.epoch + epoch)
+        self._rank = np.empty(phase.length, dtype=np.int64)
+        for number, quota in enumerate(phase.quotas):
             self._rank[self._choice == number] = np.arange(quota)
-        self._epoch = epoch
+
+
+def renewed_sets(entries: Sequence[DatasetEntry]) -> frozenset[str]:
+    """The datasets whose random crops change with every pass (vae_cache_clear_each_epoch)."""
+    return frozenset(
+        entry.id
+        for entry in picture_entries(entries)
+        if entry.vae_cache_clear_each_epoch and entry.crop and entry.crop_style == "random"
+    )
 
 
 @dataclass(frozen=True)
@@ -121,7 +159,10 @@ class _Own:
 class _Stream:
     """The endless sequence of batches of one dataset, pass after pass."""
 
-    def __init__(self, name: str, own: _Own, copies: int, batch_size: int, seed: int, one_reference: bool) -> None:
+    def __init__(
+        self, name: str, own: _Own, copies: int, batch_size: int, seed: int, one_reference: bool, *, renews: bool
+    ) -> None:
+        self._renews = renews
         self._name = name
         self._samples = own.samples
         self._copies = copies
@@ -172,7 +213,26 @@ class _Stream:
             references = (
                 references[hash_words(self._seed, "reference", self._name, which, chooser) % len(references)],
             )
+        if self._renews and which:
+            sample, references = self._renew(sample, references, which)
         return Draw(sample, caption, references)
+
+    def _renew(self, sample: Sample, references: tuple[Sample, ...], which: int) -> tuple[Sample, tuple[Sample, ...]]:
+        old = sample.plan
+        rooms = old.resize[0] - old.crop[2], old.resize[1] - old.crop[3]
+        left, top = (
+            int(fraction(side, self._seed, sample.content, which) * (room + 1))
+            for side, room in zip(("left", "top"), rooms, strict=True)
+        )
+        crop = (left, top, *old.bucket)
+        # A strict reference shows the same part.
+        alike = (
+            replace(one, plan=replace(one.plan, crop=crop))
+            if (one.plan.resize, one.plan.crop) == (old.resize, old.crop)
+            else one
+            for one in references
+        )
+        return replace(sample, plan=replace(old, crop=crop)), tuple(alike)
 
 
 SmallBucket = tuple[Shapes, int, int]

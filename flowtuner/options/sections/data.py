@@ -54,7 +54,7 @@ class DataOptions(Section):
         "random", "All references of a picture, or one at random."
     )
     data_backend_sampling: Literal["uniform", "auto-weighting"] = option(
-        "auto-weighting", "How datasets are weighed.", accepted=True
+        "auto-weighting", "`auto-weighting`: by size times probability; `uniform`: by probability alone."
     )
     cache_dir: Path | None = option(None, "Where caches go; empty: `cache` in output_dir.", path="created")
     cache_dir_vae: Path | None = option(
@@ -63,19 +63,17 @@ class DataOptions(Section):
     cache_dir_text: Path | None = option(None, "Where text embeddings go, likewise.", path="created")
     vae_batch_size: int = option(4, "Pictures encoded at once.", ge=1)
     vae_cache_ondemand: bool = option(
-        False, "Encodes pictures when they are first needed.", negated=["vae_cache_preprocess"], accepted=True
+        False, "Encodes pictures when they are first needed.", negated=["vae_cache_preprocess"]
     )
-    vae_cache_disable: bool = option(False, "Keeps no latents on disk.", accepted=True)
+    vae_cache_disable: bool = option(False, "Keeps no latents on disk.")
     vae_cache_scan_behaviour: Literal["recreate", "sync"] = option(
         "recreate", "What a stale latent leads to.", accepted=True
     )
     text_encoder_batch_size: int = option(4, "Prompts encoded at once.", ge=1, env=["TEXT_ENCODER_BATCH_SIZE"])
     text_cache_ondemand: bool = option(
-        False, "Encodes prompts when they are first needed.", accepted=True, env=["TEXT_CACHE_ONDEMAND"]
+        False, "Encodes prompts when they are first needed.", env=["TEXT_CACHE_ONDEMAND"]
     )
-    text_cache_disable: bool = option(
-        False, "Keeps no text embeddings on disk.", accepted=True, env=["TEXT_CACHE_DISABLE"]
-    )
+    text_cache_disable: bool = option(False, "Keeps no text embeddings on disk.", env=["TEXT_CACHE_DISABLE"])
     write_batch_size: int = option(128, "Rows written to a cache at once.", ge=1, env=["WRITE_BATCH_SIZE"])
     read_batch_size: int = option(25, "Files read at once.", ge=1, accepted=True, env=["READ_BATCH_SIZE"])
     image_processing_batch_size: int = option(
@@ -96,10 +94,8 @@ class DataOptions(Section):
     metadata_update_interval: int = option(
         3600, "Seconds between writes of the file index.", ge=60, accepted=True, env=["METADATA_UPDATE_INTERVAL"]
     )
-    dataloader_prefetch: bool = option(
-        False, "Prepares batches ahead in a thread; Flowtuner reads them from memory-mapped shards.", accepted=True
-    )
-    dataloader_prefetch_qlen: int = option(10, "Batches prepared ahead.", ge=1, accepted=True)
+    dataloader_prefetch: bool = option(False, "Prepares batches ahead in a thread.")
+    dataloader_prefetch_qlen: int = option(10, "Batches prepared ahead.", ge=1)
     enable_multiprocessing: bool = option(False, "Scans with processes instead of threads.", accepted=True)
     max_workers: int = option(32, "Threads that read and write files.", ge=1, accepted=True)
     aspect_bucket_worker_count: int = option(12, "Threads that measure pictures.", ge=1, accepted=True)

@@ -20,6 +20,7 @@ def fill(store, count, rows=256, start=0):
     with store.writer(rows) as writer:
         for number in range(start, start + count):
             writer.put(f"key{number}", {"x": torch.full((2, 3), float(number))}, ORIGIN)
+            writer.end_batch()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -32,6 +33,7 @@ def test_rows_come_back_bit_by_bit(tmp_path, dtype):
     with store.writer(7) as writer:
         for key, tensors in rows.items():
             writer.put(key, tensors, ORIGIN)
+            writer.end_batch()
     for opened in (store, Store(tmp_path)):
         assert len(opened) == 20
         for key, tensors in rows.items():
@@ -140,6 +142,7 @@ store = Store(Path(sys.argv[1]))
 with store.writer(8) as writer:
     for number in range(10**9):
         writer.put(f"{sys.argv[2]}{number}", {"x": torch.full((64,), float(number))}, {})
+        writer.end_batch()
         print(number + 1, flush=True)
 """
 
@@ -185,6 +188,7 @@ def test_ten_thousand_rows_open_in_half_a_second(tmp_path):
     with store.writer(128) as writer:
         for number in range(10_000):
             writer.put(f"{number:064d}", {"latent": torch.zeros(4, 2, 2)}, origin)
+            writer.end_batch()
     started = time.monotonic()
     assert len(Store(tmp_path)) == 10_000
     assert time.monotonic() - started < 0.5
