@@ -159,7 +159,7 @@ def test_pixart_seed_loads_as_written(environments):
     assert (camera.resolution, camera.resolution_type, camera.crop) == (1.0, "area", True)
     assert camera.cache_dir_vae == environments / "data/cache/vae/pixart/pseudo-camera-10k"
     assert loaded.warnings == ()
-    assert loaded.accepted_only() == ["dataloader_prefetch=True"]
+    assert loaded.accepted_only() == []
 
 
 def test_kontext_seed_loads_as_written_and_says_what_has_no_effect_yet(environments):
