@@ -178,14 +178,15 @@ class AzureDestination(KeptDestination):
     ) -> ContainerStore:
         from azure.storage.blob import ContainerClient
 
+        from blocks.parts.azure_express import open_lane
         from blocks.parts.azure_retry import Patience
         from blocks.parts.container import ContainerStore, Terms
 
-        given_up = threading.Event()
+        given_up, credential = threading.Event(), self._credential()
         client = ContainerClient(
             str(self.account_url),
             self.container,
-            credential=self._credential(),
+            credential=credential,
             connection_timeout=connect_timeout_s,
             read_timeout=read_timeout_s,
             retry_policy=Patience(attempts, given_up),
@@ -196,9 +197,9 @@ class AzureDestination(KeptDestination):
         )
         metadata = metadata_of(manifest, "_") if manifest else {}
         crc32 = manifest.crc32 if manifest else {}
-        return ContainerStore(
-            client, Terms(self.base_path, self.block_mib * MIB, self.access_tier, metadata, crc32), given_up
-        )
+        terms = Terms(self.base_path, self.block_mib * MIB, self.access_tier, metadata, crc32)
+        lane = open_lane(f"{self.account_url}/{self.container}", credential, read_timeout_s)
+        return ContainerStore(client, terms, given_up, lane)
 
     def _credential(self) -> Any:
         from azure.core.credentials import AzureSasCredential

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 
 from blocks.parts.bucket import BucketStore, Terms
 from blocks.parts.kept import KeptDestination, hidden
+from blocks.parts.labels import metadata_of
 from blocks.parts.s3_errors import translate
 from flowtuner.errors import Fault, PublishError
 from flowtuner.publishing.manifest import Manifest
@@ -21,6 +22,8 @@ from flowtuner.publishing.manifest import Manifest
 if TYPE_CHECKING:
     from boto3.session import Session
     from botocore.client import BaseClient
+
+    from blocks.parts.express import Lane
 
 B2_NAMES = ("backblaze_b2", "b2")
 MIB = 1 << 20
@@ -168,9 +171,22 @@ class S3Destination(KeptDestination):
             is_single_part=self.force_single_part,
             has_checksums=self._checksums() == "when_supported",
             arguments={key: value for key, value in stored.items() if value},
-            metadata=_metadata_of(manifest) if manifest else {},
+            metadata=metadata_of(manifest) if manifest else {},
+            crc32=manifest.crc32 if manifest else {},
         )
-        return BucketStore(self._connect(connect_timeout_s, read_timeout_s, attempts), terms)
+        client = self._connect(connect_timeout_s, read_timeout_s, attempts)
+        return BucketStore(client, terms, lambda: self._open_lane(client, read_timeout_s))
+
+    def _open_lane(self, client: BaseClient, timeout_s: int) -> Lane | None:
+        from blocks.parts.s3_express import open_lane
+
+        credentials = self._session.get_credentials() if self._session else None
+        # Directory buckets and access points have ways of signing of their own.
+        if credentials is None or self.bucket.startswith("arn:") or self.bucket.endswith("--x-s3"):
+            return None
+        headers = self.request_headers.get_secret_value() if self.request_headers else {}
+        more = {name.lower(): str(value) for name, value in headers.items()}
+        return open_lane(client, self.bucket, credentials.get_frozen_credentials, more, timeout_s)
 
     def _connect(self, connect_timeout_s: int, read_timeout_s: int, attempts: int) -> BaseClient:
         from botocore.config import Config
@@ -184,7 +200,8 @@ class S3Destination(KeptDestination):
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=CONNECTIONS,
             signature_version="s3v4",
-            s3={"addressing_style": style},
+            # Over https the checksums protect the bytes; hashing them once more to sign them would take twice the time.
+            s3={"addressing_style": style} | ({"payload_signing_enabled": False} if self._has_tls() else {}),
             request_checksum_calculation=self._checksums(),
             response_checksum_validation=self._checksums(),
         )
@@ -210,6 +227,9 @@ class S3Destination(KeptDestination):
             del request.headers[name]  # a request that is tried again has them already
             request.headers[name] = str(value)
 
+    def _has_tls(self) -> bool:
+        return self.endpoint_url.startswith("https:") if self.endpoint_url else self.use_ssl
+
     def _checksums(self) -> str:
         if self.checksums != "auto":
             return self.checksums
@@ -233,18 +253,6 @@ class S3Destination(KeptDestination):
 
 def _reveal(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
-
-
-def _metadata_of(manifest: Manifest) -> dict[str, str]:
-    # Metadata travels in headers, which hold ASCII only.
-    about = {
-        "run": manifest.run,
-        "run-id": manifest.run_id,
-        "step": manifest.step,
-        "validation-type": manifest.metadata.get("validation_type", ""),
-        "job-id": manifest.metadata.get("job_id", ""),
-    }
-    return {f"flowtuner-{key}": quote(str(value), safe=" ") for key, value in about.items() if value != ""}
 
 
 def _find_userinfo(settings: Mapping[str, Any], origin: str) -> list[Fault]:

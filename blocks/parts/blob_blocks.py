@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from azure.core.exceptions import ResourceNotFoundError
 from azure.storage.blob import BlobBlock
 
-from blocks.parts.digests import Slice, digest_file, digest_stream, refuse_changed, refuse_other
+from blocks.parts.digests import Slice, digest_stream, joined_digest
 from blocks.parts.multipart import Part, split
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown
@@ -70,12 +70,8 @@ class BlockUpload:
         jobs = [partial(self._send, block, there) for block in self._blocks]
         run_together(jobs, BLOCKS_AT_ONCE, lambda: on_bytes(self._sent_bytes(), self._record.size))
         on_bytes(self._record.size, self._record.size)
-        crc32 = self._store.terms.crc32.get(self._record.path)
-        if crc32 is None:  # a manifest that was not sealed here
-            digests = digest_file(self._source)
-            refuse_changed(self._source, digests, self._record)
-            crc32 = digests.crc32
-        refuse_other(self._source, ((self._ids[block.number].crc32, block.size) for block in self._blocks), crc32)
+        parts = ((self._ids[block.number].crc32, block.size) for block in self._blocks)
+        joined_digest(self._source, self._record, parts, self._store.terms.crc32)
 
     def commit(self) -> None:
         """Makes the blob out of its blocks, and reads back which ones it consists of."""

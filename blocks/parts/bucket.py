@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import base64
-import mimetypes
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 from botocore.exceptions import ClientError
 
 from blocks.parts.digests import Digests, Slice, digest_file, digest_stream, refuse_changed
+from blocks.parts.express import LIMIT_BYTES, Express, Lane
+from blocks.parts.labels import content_type_of
 from blocks.parts.multipart import PartUpload
+from blocks.parts.puts import REQUESTS_AT_ONCE, Put, put_all
 from blocks.parts.s3_errors import code_of, status_of
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown, PublishError
@@ -25,11 +28,19 @@ from flowtuner.publishing.threads import run_together
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-REQUESTS_AT_ONCE = 8
 SINGLE_LIMIT_BYTES = 5 << 30
 CHUNK_BYTES = 1 << 20
 NOT_FOUND = ("NoSuchKey", "NotFound", "404")
-OCTETS = "application/octet-stream"
+HEADERS = MappingProxyType(
+    {
+        "ContentType": "content-type",
+        "ContentMD5": "content-md5",
+        "ChecksumSHA256": "x-amz-checksum-sha256",
+        "StorageClass": "x-amz-storage-class",
+        "ServerSideEncryption": "x-amz-server-side-encryption",
+        "SSEKMSKeyId": "x-amz-server-side-encryption-aws-kms-key-id",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -43,27 +54,22 @@ class Terms:
     has_checksums: bool = True
     arguments: Mapping[str, str] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    crc32: Mapping[str, int] = field(default_factory=dict)
 
     def key(self, key: str) -> str:
         """The key in the bucket for one below the base path."""
         return f"{self.root}/{key}".lstrip("/")
 
 
-@dataclass(frozen=True)
-class _Put:
-    source: Path
-    key: str
-    record: FileRecord
-    on_bytes: Progress
-
-
 class BucketStore:
     """A bucket below one prefix; nothing becomes visible before `settle`."""
 
-    def __init__(self, client: BaseClient, terms: Terms) -> None:
+    def __init__(self, client: BaseClient, terms: Terms, open_lane: Callable[[], Lane | None] = lambda: None) -> None:
         self.client: Any = client  # its methods are made at run time
         self.terms = terms
-        self._puts: list[_Put] = []
+        self._open_lane = open_lane
+        self._express: Express | None = None
+        self._puts: list[Put] = []
         self._uploads: list[PartUpload] = []
 
     def __enter__(self) -> Self:
@@ -71,6 +77,8 @@ class BucketStore:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # Parts that were sent stay: the next attempt, even in another process, goes on with them.
+        if self._express:
+            self._express.close()
         self.client.close()
 
     def read(self, key: str) -> bytes | None:
@@ -125,7 +133,7 @@ class BucketStore:
         if is_single and record.size > SINGLE_LIMIT_BYTES:
             raise PublishError(f"{key} is too large for one request. Leave out force_single_part.")
         if is_single:
-            self._puts.append(_Put(source, key, record, on_bytes))
+            self._puts.append(Put(source, key, record, on_bytes))
             return
         upload = PartUpload(self, source, key, record)
         upload.send(on_bytes)
@@ -137,17 +145,9 @@ class BucketStore:
             upload.complete()
         self._uploads.clear()
         puts, self._puts = self._puts, []
-        done = {put.key: 0 for put in puts}
-
-        def put_one(put: _Put, stop: threading.Event) -> None:
-            self._put(put, stop)
-            done[put.key] = put.record.size
-
-        def tell() -> None:
-            for put in puts:
-                put.on_bytes(done[put.key], put.record.size)
-
-        run_together([partial(put_one, put) for put in puts], REQUESTS_AT_ONCE, tell)
+        lane = self._open_lane() if puts else None
+        self._express = Express(lane) if lane else None
+        put_all(puts, self._put)
 
     def delete(self, *keys: str) -> None:
         """Removes objects that may be missing."""
@@ -206,20 +206,37 @@ class BucketStore:
 
     def arguments_of(self, key: str) -> dict[str, Any]:
         """What every object is created with."""
-        kind = mimetypes.guess_type(key)[0] or OCTETS
         place = {"Bucket": self.terms.bucket, "Key": self.terms.key(key)}
-        return {**place, "ContentType": kind, "Metadata": dict(self.terms.metadata), **self.terms.arguments}
+        return {
+            **place,
+            "ContentType": content_type_of(key),
+            "Metadata": dict(self.terms.metadata),
+            **self.terms.arguments,
+        }
 
-    def _put(self, put: _Put, stop: threading.Event) -> None:
+    def _put(self, put: Put, stop: threading.Event) -> None:
         digests = digest_file(put.source, has_md5=not self.terms.has_checksums)
         refuse_changed(put.source, digests, put.record)
         expected = base64.b64encode(bytes.fromhex(put.record.sha256)).decode()
         proof = {"ChecksumSHA256": expected} if self.terms.has_checksums else {"ContentMD5": digests.content_md5}
-        with Slice(put.source, 0, put.record.size, stop) as body:
-            reply = self.client.put_object(**self.arguments_of(put.key), **proof, Body=body)
-        is_proved = reply.get("ChecksumSHA256") == expected or unquoted(reply.get("ETag")) == digests.md5
+        arguments = self.arguments_of(put.key) | proof
+        sha256, etag = self._put_express(put, arguments) or self._put_slowly(put, arguments, stop)
+        is_proved = expected == sha256 or unquoted(etag) == digests.md5
         if not is_proved and not self.has_content(put.key, put.record):
             raise DestinationDown(f"{self.terms.key(put.key)} reads back with other bytes than were written.")
+
+    def _put_express(self, put: Put, arguments: Mapping[str, Any]) -> tuple[str | None, str | None] | None:
+        if self._express is None or put.record.size > LIMIT_BYTES:
+            return None
+        headers = {HEADERS[name]: value for name, value in arguments.items() if name in HEADERS}
+        headers |= {f"x-amz-meta-{name}": value for name, value in self.terms.metadata.items()}
+        reply = self._express.put(arguments["Key"], headers, put.source.read_bytes(), put.record.sha256)
+        return (reply.get("x-amz-checksum-sha256"), reply.get("etag")) if reply is not None else None
+
+    def _put_slowly(self, put: Put, arguments: Mapping[str, Any], stop: threading.Event) -> tuple[Any, Any]:
+        with Slice(put.source, 0, put.record.size, stop) as body:
+            reply = self.client.put_object(**arguments, Body=body)
+        return reply.get("ChecksumSHA256"), reply.get("ETag")
 
     def _pages(self, prefix: str, **arguments: str) -> Iterable[dict[str, Any]]:
         pages: Iterable[dict[str, Any]] = self.client.get_paginator("list_objects_v2").paginate(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 import time
@@ -17,6 +18,7 @@ from azure.storage.blob import BlobPrefix, ContainerClient, ContentSettings, Sta
 from blocks.parts.azure_errors import code_of
 from blocks.parts.blob_blocks import BlockId, BlockUpload
 from blocks.parts.digests import Digests, refuse_changed
+from blocks.parts.express import Express, Lane
 from blocks.parts.labels import content_type_of
 from blocks.parts.puts import REQUESTS_AT_ONCE, Put, put_all
 from flowtuner.durable import FileRecord
@@ -47,10 +49,11 @@ class Terms:
 class ContainerStore:
     """A container below one prefix; nothing becomes visible before `settle`."""
 
-    def __init__(self, client: ContainerClient, terms: Terms, given_up: threading.Event) -> None:
+    def __init__(self, client: ContainerClient, terms: Terms, given_up: threading.Event, lane: Lane) -> None:
         self.client: Any = client
         self.terms = terms
         self._given_up = given_up
+        self._express = Express(lane)
         self._puts: list[Put] = []
         self._uploads: list[BlockUpload] = []
 
@@ -60,6 +63,7 @@ class ContainerStore:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         # Blocks that were sent stay: the next attempt, even in another process, goes on with them.
         self._given_up.set()
+        self._express.close()
         self.client.close()
 
     def blob(self, key: str) -> Any:
@@ -177,14 +181,25 @@ class ContainerStore:
         data = put.source.read_bytes()
         digests = Digests.of(data)
         refuse_changed(put.source, digests, put.record)
+        md5 = self._put_express(put, data, digests) or self._put_slowly(put, data, digests)
+        if md5 != digests.md5 and not self.has_content(put.key, put.record):
+            raise DestinationDown(f"{self.terms.key(put.key)} reads back with other bytes than were written.")
+
+    def _put_express(self, put: Put, data: bytes, digests: Digests) -> str | None:
+        headers = {f"x-ms-meta-{name}": value for name, value in self.terms.metadata.items()}
+        headers |= {"x-ms-blob-content-type": content_type_of(put.key), "content-md5": digests.content_md5}
+        if self.terms.access_tier:
+            headers["x-ms-access-tier"] = self.terms.access_tier
+        reply = self._express.put(self.terms.key(put.key), headers, data, put.record.sha256)
+        return base64.b64decode(reply.get("content-md5", "")).hex() if reply is not None else None
+
+    def _put_slowly(self, put: Put, data: bytes, digests: Digests) -> str:
         reply = self.blob(put.key).upload_blob(
             data, length=len(data), overwrite=True, validate_content="md5",
             content_settings=self.settings_of(put.key, digests.md5), metadata=dict(self.terms.metadata),
             standard_blob_tier=self.tier,
         )  # fmt: skip
-        is_proved = bytes(reply.get("content_md5") or b"").hex() == digests.md5
-        if not is_proved and not self.has_content(put.key, put.record):
-            raise DestinationDown(f"{self.terms.key(put.key)} reads back with other bytes than were written.")
+        return bytes(reply.get("content_md5") or b"").hex()
 
     def _drop_blocks(self, name: str, before: float) -> None:
         client = self.client.get_blob_client(name)

@@ -7,7 +7,7 @@ import hashlib
 import io
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -42,7 +42,7 @@ class Digests:
     @property
     def checksum_crc32(self) -> str:
         """The CRC32 as x-amz-checksum-crc32 wants it."""
-        return base64.b64encode(self.crc32.to_bytes(4, "big")).decode()
+        return header_of(self.crc32)
 
 
 def digest_stream(blocks: Iterable[bytes], *, has_md5: bool = False, has_sha256: bool = True) -> Digests:
@@ -77,13 +77,23 @@ def refuse_changed(source: Path, digests: Proved, record: FileRecord) -> None:
         raise PublishError(_CHANGED.format(source))
 
 
-def refuse_other(source: Path, parts: Iterable[tuple[int, int]], crc32: int) -> None:
-    """Raises when parts, given by CRC32 and size in their order, do not make up the file that was sealed."""
+def joined_digest(source: Path, record: FileRecord, parts: Iterable[tuple[int, int]], sealed: Mapping[str, int]) -> int:
+    """The CRC32 of parts in their order, given by CRC32 and size; raises when they are not the file that was sealed."""
     joined = 0
     for part, size in parts:
         joined = _times(_power(size * 8), joined) ^ part
-    if joined != crc32:
+    if record.path not in sealed:  # by another process
+        digests = digest_file(source)
+        refuse_changed(source, digests, record)
+        sealed = {record.path: digests.crc32}
+    if joined != sealed[record.path]:
         raise PublishError(_CHANGED.format(source))
+    return joined
+
+
+def header_of(crc32: int) -> str:
+    """A CRC32 as x-amz-checksum-crc32 wants it."""
+    return base64.b64encode(crc32.to_bytes(4, "big")).decode()
 
 
 class StoppedReading(BaseException):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from blocks.parts.digests import Digests, Slice, digest_file, digest_stream, refuse_changed
+from blocks.parts.digests import Slice, digest_stream, header_of, joined_digest
 from blocks.parts.s3_errors import code_of, status_of
 from flowtuner.durable import FileRecord
 from flowtuner.errors import DestinationDown
@@ -51,27 +50,25 @@ class PartUpload:
         self._etags: dict[int, str] = {}
         self._place = {"Bucket": store.terms.bucket, "Key": store.terms.key(key)}
         self._upload_id = ""
-        self._digests: Digests | None = None
+        self._crc32: dict[int, int] = {}
+        self._whole = 0
 
     def send(self, on_bytes: Progress) -> None:
-        """Sends the parts that are not there yet; meanwhile the whole file is hashed."""
+        """Sends the parts that are not there yet, and looks whether they are those of the sealed file."""
         self._find_or_begin()
         missing = [part for part in self._parts if part.number not in self._etags]
-        with ThreadPoolExecutor(1) as hasher:
-            hashed = hasher.submit(digest_file, self._source)
-            jobs = [partial(self._send, part) for part in missing]
-            run_together(jobs, PARTS_AT_ONCE, lambda: on_bytes(self._sent_bytes(), self._record.size))
-            self._digests = hashed.result()
+        jobs = [partial(self._send, part) for part in missing]
+        run_together(jobs, PARTS_AT_ONCE, lambda: on_bytes(self._sent_bytes(), self._record.size))
         on_bytes(self._record.size, self._record.size)
-        refuse_changed(self._source, self._digests, self._record)
+        parts = ((self._crc32[part.number], part.size) for part in self._parts)
+        self._whole = joined_digest(self._source, self._record, parts, self._store.terms.crc32)
 
     def complete(self) -> None:
         """Makes the object out of its parts, and proves that it is the file."""
-        assert self._digests is not None
         parts = [{"PartNumber": part.number, "ETag": f'"{self._etags[part.number]}"'} for part in self._parts]
         proof: dict[str, Any] = {}
         if self._has_checksums:
-            proof = {"ChecksumCRC32": self._digests.checksum_crc32, "ChecksumType": WHOLE}
+            proof = {"ChecksumCRC32": header_of(self._whole), "ChecksumType": WHOLE}
             proof["MpuObjectSize"] = self._record.size
         try:
             self._store.client.complete_multipart_upload(
@@ -122,23 +119,25 @@ class PartUpload:
         if listed["Size"] != part.size:
             return False
         with Slice(self._source, part.start, part.size) as body:
-            digests = digest_stream(body.blocks(), has_md5=True)
+            digests = digest_stream(body.blocks(), has_md5=True, has_sha256=False)
+        self._crc32[part.number] = digests.crc32
         if "ChecksumCRC32" in listed:
             return bool(listed["ChecksumCRC32"] == digests.checksum_crc32)
         return bool(listed["ETag"].strip('"') == digests.md5)
 
     def _send(self, part: Part, stop: threading.Event) -> None:
         with Slice(self._source, part.start, part.size, stop) as body:
-            proof = {"ChecksumAlgorithm": CRC32}
+            digests = digest_stream(body.blocks(), has_md5=not self._has_checksums, has_sha256=False)
+            proof = {"ChecksumCRC32": digests.checksum_crc32}
             if not self._has_checksums:
-                proof = {"ContentMD5": digest_stream(body.blocks(), has_md5=True).content_md5}
+                proof = {"ContentMD5": digests.content_md5}
             reply = self._store.client.upload_part(
                 **self._place, UploadId=self._upload_id, PartNumber=part.number, Body=body, **proof
             )
+        self._crc32[part.number] = digests.crc32
         self._etags[part.number] = reply["ETag"].strip('"')
 
     def _is_proved(self) -> bool:
-        assert self._digests is not None
         client = self._store.client
         mode = {"ChecksumMode": "ENABLED"} if self._has_checksums else {}
         try:
@@ -150,7 +149,7 @@ class PartUpload:
         if there["ContentLength"] != self._record.size:
             return False
         if "ChecksumCRC32" in there and there.get("ChecksumType", WHOLE) == WHOLE:
-            return bool(there["ChecksumCRC32"] == self._digests.checksum_crc32)
+            return bool(there["ChecksumCRC32"] == header_of(self._whole))
         # Without checksums each part was sent with its MD5, and the object's name is the MD5 of theirs.
         if not self._has_checksums and there["ETag"].strip('"') == join_etags(
             list(self._etags[p.number] for p in self._parts)

@@ -31,7 +31,7 @@ ATTEMPTS = 5  # as often as the flow's task tries
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """One attempt by the SDK and short waits, so that our own going on is what is tested."""
     monkeypatch.setattr(s3_module, "ATTEMPTS", 1)
-    monkeypatch.setattr(s3_module, "READ_TIMEOUT_S", 2)
+    monkeypatch.setattr(s3_module, "READ_TIMEOUT_S", 5)
 
 
 def open_destination(url: str, **settings: Any) -> S3Destination:
@@ -76,6 +76,8 @@ def test_a_real_server_takes_and_proves_everything(
     destination.probe()
     snapshot = take_checkpoint(tmp_path, 20, BIG)
     assert destination.publish(snapshot, ignore).verified
+    small = [seen for seen in proxy.log if seen.method == "PUT" and ("training" in seen.path or "%2B" in seen.path)]
+    assert [seen.status for seen in small] == [200] * 2  # in one request each, signed by ourselves
     assert_whole_or_unmarked(weed, snapshot, True)
     assert destination.verify(snapshot.manifest, deep=True) == []
     assert not weed.list_multipart_uploads(Bucket="models").get("Uploads")
