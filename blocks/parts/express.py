@@ -85,7 +85,7 @@ class Express:
         return connection
 
 
-def _asked_wait_s(headers: Mapping[str, str]) -> float:
+def _asked_wait_s(headers: http.client.HTTPMessage) -> float:
     asked = headers.get("Retry-After") or ""
     return min(float(asked), LONGEST_WAIT_S) if asked.isdecimal() else 0
 
