@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, SecretStr, field_validator, model_valid
 from blocks.parts.hub_checks import FIX_MISSING, Inspection, inspect
 from blocks.parts.hub_errors import Party, translated
 from blocks.parts.hub_layout import LAST, Part, Strategy, is_checkpoint, is_superseded, part_of, weights_of
-from blocks.parts.hub_names import HUB, find_name_faults, read_uri, tidy_id
+from blocks.parts.hub_names import HUB, find_name_doubts, find_name_faults, read_uri, tidy_id
 from blocks.parts.hub_session import Limits, patient_client
 from blocks.parts.hub_store import HubStore, Repository
 from blocks.parts.hub_token import HubToken, find_token
@@ -190,6 +190,21 @@ class HuggingFaceDestination(KeptDestination):
         if not path and self.revision == "main":
             return page
         return f"{page}/tree/{quote(self.revision, safe='')}/{quote(path)}".rstrip("/")
+
+    def create(self) -> str:
+        """Makes the repository, private unless it was said to be public; answers with its address."""
+        from huggingface_hub import HfApi
+
+        token = self._find_token()
+        if token.problem:
+            raise PublishError(f"token_missing: {self.name}: {token.problem}. {FIX_MISSING}")
+        with self._translated(), patient_client(PROBE_LIMITS):
+            api = HfApi(endpoint=self._address(), token=token.value)
+            return str(api.create_repo(self._repo_id(api), private=self.private is not False))
+
+    def cautions(self) -> list[str]:
+        """Says what may go wrong later although everything works now."""
+        return [f"{self.name}: {doubt}" for doubt in find_name_doubts(self.repo_id or self.own_repo)]
 
     def where(self) -> dict[str, Any]:
         """What can be seen of the repository: whether it is there, private, whose it is, and what it holds of runs."""

@@ -11,7 +11,7 @@ from flowtuner.options import hide_secrets
 from flowtuner.options.names import find_spelling
 from flowtuner.options.template import PLACEHOLDER
 
-OPTION = "publishing_config"
+OPTION, TOKEN = "publishing_config", "hub_token"
 
 
 def find_credentials(entries: Any, origin: str) -> list[Fault]:
@@ -32,6 +32,8 @@ def find_credentials_in_options(config: Mapping[str, Any]) -> list[Fault]:
         spelling = find_spelling(key)
         if spelling is not None and spelling.option == OPTION:
             faults += find_credentials(value, OPTION)
+        if spelling is not None and spelling.option == TOKEN and _has_credentials({TOKEN: value}):
+            faults.append(_refuse(key, TOKEN))
     return faults
 
 
@@ -50,12 +52,12 @@ def _without_placeholders(value: Any) -> Any:
     return value
 
 
-def _refuse(origin: str) -> Fault:
+def _refuse(origin: str, option: str = OPTION) -> Fault:
     return Fault(
-        OPTION,
+        option,
         None,
         origin,
         "holds credentials, which Prefect keeps readable with the run's parameters; renew them",
-        '{"provider": ..., "block": NAME} or "{env:NAME}"',
+        '{"provider": ..., "block": NAME} or "{env:NAME}"' if option == OPTION else 'hub_block=NAME or "{env:NAME}"',
         "save them as a block, or start the run with `flowtuner train`, which does",
     )

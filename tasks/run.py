@@ -18,6 +18,7 @@ from flowtuner.engine.launch import Engine
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
+from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.memory import remember_entries
 from flowtuner.publishing.resume import ResumePoint
 from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
@@ -70,7 +71,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
     ):
         engine = Engine(spec, events)
         outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit)
-        remember_entries(spec.output_dir, config.publishing_config)
+        remember_entries(spec.output_dir, publishing_entries(config))
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
         for warning in checked.warnings:
             events.notify("warning", warning)

@@ -5,10 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flowtuner.options import TrainingConfig
 from flowtuner.options.names import find_spelling
+from flowtuner.publishing.hub import hub_entry, pushes
 from flowtuner.publishing.registry import keep_credentials
 
-OPTION = "publishing_config"
+OPTION, TOKEN = "publishing_config", "hub_token"
+
+
+def conceal_run(parameters: Mapping[str, Any], config: TrainingConfig) -> dict[str, Any]:
+    """The parameters of a flow that takes options, without the credentials of any destination."""
+    return conceal_token(conceal_options(parameters, config.publishing_config), config)
+
+
+def conceal_token(parameters: Mapping[str, Any], config: TrainingConfig) -> dict[str, Any]:
+    """The same with the Hub's token in a block, whose name is handed over instead."""
+    if not config.hub_token:
+        return dict(parameters)
+    values = {key: value for key, value in parameters["config"].items() if not _is_option(key, TOKEN)}
+    if pushes(config) and not config.hub_block:
+        [kept] = keep_credentials([hub_entry(config)], TOKEN)
+        values["hub_block"] = kept["block"]
+    return {**parameters, "config": values}
 
 
 def conceal_options(parameters: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -19,7 +37,7 @@ def conceal_options(parameters: Mapping[str, Any], entries: Sequence[Mapping[str
     kept = keep_credentials(entries)
     if kept == list(entries):
         return dict(parameters)
-    config = {key: value for key, value in parameters["config"].items() if not _is_publishing(key)}
+    config = {key: value for key, value in parameters["config"].items() if not _is_option(key, OPTION)}
     return {**parameters, "config": config | {OPTION: kept}}
 
 
@@ -30,6 +48,6 @@ def conceal_destinations(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {**parameters, "destinations": kept or None}
 
 
-def _is_publishing(key: str) -> bool:
+def _is_option(key: str, option: str) -> bool:
     spelling = find_spelling(key)
-    return spelling is not None and spelling.option == OPTION
+    return spelling is not None and spelling.option == option

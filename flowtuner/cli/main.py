@@ -23,6 +23,7 @@ COMMANDS = MappingProxyType(
         "publish": "publish a finished run or a checkpoint again (or: publish verify, repair, list)",
         "destination": "keep destinations under names (add), list them, test them",
         "blocks": "register the block types with Prefect (blocks register)",
+        "hub": "check, find or create a run's repository on the Hugging Face Hub",
         "deploy": "register blocks and deployments on the configured Prefect server",
         "server": "run a local Prefect server with a worker and all deployments",
         "demo": "build a tiny model and data set, train, and show that it learned",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flowtuner.cli.arguments import Source
-from flowtuner.cli.credentials import conceal_options
+from flowtuner.cli.credentials import conceal_run
 from flowtuner.cli.findings import code_of, has_errors, load_and_inspect, tell_findings
 from flowtuner.cli.flow import FlowCall, run_flow
 from flowtuner.cli.output import tell
@@ -32,5 +32,5 @@ def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
         tell("Nothing was started.")
         return code_of(findings)
     config = loaded.config
-    conceal = partial(conceal_options, entries=config.publishing_config)
+    conceal = partial(conceal_run, config=config)
     return run_flow(FlowCall(entrypoint, source.parameters(loaded), Path(config.output_dir), conceal), as_json)

@@ -63,6 +63,15 @@ class Family(ABC):
     default_flavour: ClassVar[str]
     component: ClassVar[str] = "transformer"
     prediction: ClassVar[Prediction]
+    licence: ClassVar[str] = "other"
+    """The licence that the base model came with, by the name that the Hub has for it."""
+
+    loads_lora: ClassVar[bool] = True
+    """Whether diffusers' pipeline has `load_lora_weights`."""
+
+    pipeline_tag: ClassVar[str] = "text-to-image"
+    """What the Hub files models of this family under."""
+
     lora_targets: tuple[str, ...]
     """Layers that get an adapter, by the ends of their names."""
 

@@ -39,8 +39,6 @@ NAMED_FAULTS = 5
 LEAST_PRODIGY_RATE = 0.1
 # Options that are not carried out yet and whose silent absence would train another model, or lose the one trained.
 NOT_WITHOUT = {
-    "push_to_hub": "the results are to be saved on the Hub",
-    "push_checkpoints_to_hub": "the checkpoints are to be saved on the Hub",
     "controlnet": "a ControlNet is to be trained",
     "control": "a control model is to be trained",
     "train_text_encoder": "the text encoder is to be trained",

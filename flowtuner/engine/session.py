@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from flowtuner.engine import checkpoints
 from flowtuner.engine.assembly import assemble, check_weights, restore_parts, write_parts, writing
+from flowtuner.engine.card import CardFacts, write_papers
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
@@ -157,6 +159,7 @@ class Session:
         check_weights(trainer)
         with trainer.shown_weights(), writing(self.output_dir / "the release"):
             trainer.part.save_release(self.output_dir)
+            write_papers(self.output_dir, self._card_facts(trainer.step))
         self._report_stage("model_save", "completed", "final weights written")
         return self._announce(self.output_dir, is_final=True)
 
@@ -183,6 +186,10 @@ class Session:
     def _set_aside(self, step: int) -> None:
         for folder in checkpoints.set_aside_newer(self.output_dir, step):
             self._warn(f"training goes on from step {step}; a checkpoint beyond it was set aside as {folder.name}.")
+
+    def _card_facts(self, step: int) -> CardFacts:
+        pictures = Counter(sample.dataset_id for sample in self._library.scan.samples)
+        return CardFacts(self._spec.loaded, type(self._family), step, pictures)
 
     def _ready(self) -> tuple[Trainer, Meter]:
         if self._trainer is None or self._meter is None:

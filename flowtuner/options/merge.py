@@ -8,6 +8,7 @@ from typing import Any
 from flowtuner.errors import Fault
 from flowtuner.options.config import TrainingConfig
 from flowtuner.options.fields import accepts
+from flowtuner.options.loaded import hide_secrets
 from flowtuner.options.names import Spelling, bare_name, find_spelling, is_ignored, suggest
 from flowtuner.options.origin import Given
 from flowtuner.options.sources import Layer
@@ -46,12 +47,13 @@ def _add(found: dict[str, Given], given: Given, faults: list[Fault]) -> None:
         if accepts(TrainingConfig.model_fields[given.key], list):
             given = Given(given.key, [*_as_list(earlier.value), *_as_list(given.value)], given.origin)
     elif earlier is not None and given.origin.kind != "environment" and str(earlier.value) != str(given.value):
+        said, before = (hide_secrets({given.key: value})[given.key] for value in (given.value, earlier.value))
         faults.append(
             Fault(
                 given.key,
-                given.value,
+                said,
                 str(given.origin),
-                f"is given twice; {earlier.origin} says {earlier.value!r}",
+                f"is given twice; {earlier.origin} says {before!r}",
                 suggestion="Keep one of them.",
             )
         )

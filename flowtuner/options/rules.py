@@ -119,6 +119,15 @@ def _validation(config: TrainingConfig) -> Iterator[Conflict]:
 def _publishing(config: TrainingConfig) -> Iterator[Conflict]:
     if config.hub_model_id and not HUB_ID.fullmatch(config.hub_model_id.removeprefix("https://huggingface.co/")):
         yield Conflict(("hub_model_id",), "is no repository name", "owner/name or a name, without spaces")
+    owner = config.push_to_hub_organization
+    named = (config.hub_model_id or "").removeprefix("https://huggingface.co/").partition("/")
+    if owner and named[1] and named[0] != owner:
+        problem = f"belongs to {named[0]}, and push_to_hub_organization says {owner}"
+        yield Conflict(("hub_model_id", "push_to_hub_organization"), problem, suggestion="Keep one of the two owners.")
+    if (config.push_to_hub or config.push_checkpoints_to_hub) and config.hub_model_id and not (named[1] or owner):
+        yield Conflict(
+            ("hub_model_id",), "names no owner", "owner/name, where the owner is you or an organisation of yours"
+        )
     if config.disk_low_action == "script" and not config.disk_low_script:
         yield Conflict(("disk_low_action", "disk_low_script"), "needs disk_low_script too")
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from flowtuner.errors import Fault
 from flowtuner.options import TrainingConfig
+from flowtuner.publishing.hub import publishing_entries
 
 
 def check_publishing(config: TrainingConfig) -> Iterator[Fault]:
     """Every mistake in the options about publishing, for the same list as the mistakes in all other options."""
-    if config.publishing_config:
+    if entries := publishing_entries(config):
         from flowtuner.publishing.registry import check_entries  # brings the destinations, and with them Prefect
 
-        yield from check_entries(config.publishing_config)
+        yield from check_entries(entries)

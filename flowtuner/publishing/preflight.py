@@ -15,6 +15,7 @@ from flowtuner.errors import WOULD_LOSE_RESULTS, ConfigError, DestinationDown, F
 from flowtuner.options import LoadedConfig
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE, Ephemerality, judge, lies_apart
+from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.resume import ResumePoint, look_for_resume
 
 PROBE_TIMEOUT_S = 10.0
@@ -48,7 +49,8 @@ def inspect_publishing(loaded: LoadedConfig, room: int = 0, *, opens_blocks: boo
     """
     config = loaded.config
     output_dir = Path(config.output_dir)
-    entries = [entry for entry in config.publishing_config if opens_blocks or "block" not in entry]
+    wanted = publishing_entries(config)
+    entries = [entry for entry in wanted if opens_blocks or "block" not in entry]
     try:
         destinations = _open(entries)
     except ConfigError as error:
@@ -56,7 +58,7 @@ def inspect_publishing(loaded: LoadedConfig, room: int = 0, *, opens_blocks: boo
     probed = probe_destinations(destinations, output_dir, room)
     machine = judge(output_dir, config.ephemeral)
     faults = list(probed.faults)
-    is_open = len(entries) < len(config.publishing_config)
+    is_open = len(entries) < len(wanted)
     if not is_open and (loss := find_loss(machine, probed.passed, output_dir)):
         faults.append(loss)
     resume, unfit = (None, ()) if faults else look_for_resume(loaded, destinations, opens_blocks=opens_blocks)
@@ -91,7 +93,7 @@ def find_loss(ephemerality: Ephemerality, passed: Sequence[Destination], output_
         None,
         "",
         f"this machine is thrown away and no destination that outlives it can be written: {ephemerality}",
-        "a destination in publishing_config that takes the results",
+        "a destination in publishing_config, or push_to_hub, that takes the results",
         "Add one, put output_dir on a volume that stays, or say --ephemeral=no if this machine does stay.",
     )
 
@@ -110,10 +112,10 @@ def _is_interval_given(loaded: LoadedConfig) -> bool:
 
 
 def _warn(machine: Ephemerality, loaded: LoadedConfig, is_paced: bool) -> Iterator[str]:
-    if machine.level == "unknown" and not loaded.config.publishing_config:
+    if machine.level == "unknown" and not publishing_entries(loaded.config):
         yield (
             f"ephemeral: {machine}, and nothing is published: if this machine is thrown away, so are the results. "
-            "Name a destination in publishing_config, or say --ephemeral=no."
+            "Name a destination in publishing_config, set push_to_hub, or say --ephemeral=no."
         )
     if is_paced:
         yield (

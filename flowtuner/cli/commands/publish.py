@@ -13,6 +13,7 @@ from flowtuner.cli.exits import Exit
 from flowtuner.cli.findings import code_of, inspect_destinations, tell_findings
 from flowtuner.cli.output import tell, write, write_json
 from flowtuner.cli.targets import Wanted, find_folder, read_targets
+from flowtuner.publishing.hub import publishing_entries
 
 if TYPE_CHECKING:
     from flowtuner.publishing.audit import Holding
@@ -27,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
     verb = argv[0] if argv and argv[0] in VERBS else ""
     known, source = parse_source(_parser(verb), argv[1:] if verb else argv)
     folder = find_folder(known.path)
-    entries = source.load().config.publishing_config if known.config or known.env or source.flags else []
+    entries = publishing_entries(source.load().config) if known.config or known.env or source.flags else []
     wanted = read_targets(known.to, entries)
     if verb in ("verify", "list"):
         return _look(verb, folder, wanted, known)

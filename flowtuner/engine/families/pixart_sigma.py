@@ -32,6 +32,8 @@ class PixArtSigma(PipelineFamily):
         "600M-2048": "PixArt-alpha/PixArt-Sigma-XL-2-2K-MS",
     }
     default_flavour = "900M-1024-v0.6"
+    licence = "openrail++"
+    loads_lora = False
     pipelines = ("PixArtSigmaPipeline", "PixArtAlphaPipeline")
     parts: ClassVar[dict[str, Part]] = {
         # The first releases carry the older name.

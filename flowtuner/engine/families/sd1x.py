@@ -23,6 +23,7 @@ class StableDiffusion1(UNetFamily):
     }
     default_flavour = "1.5"
     architecture = "stable-diffusion-v1"
+    licence = "creativeml-openrail-m"
     pipelines = ("StableDiffusionPipeline",)
     parts: ClassVar[dict[str, Part]] = {
         "unet": Part("UNet2DConditionModel"),

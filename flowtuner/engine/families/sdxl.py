@@ -28,6 +28,7 @@ class StableDiffusionXL(UNetFamily):
     }
     default_flavour = "base-1.0"
     architecture = "stable-diffusion-xl-v1-base"
+    licence = "openrail++"
     pipelines = ("StableDiffusionXLPipeline",)
     parts: ClassVar[dict[str, Part]] = {
         "unet": Part("UNet2DConditionModel"),

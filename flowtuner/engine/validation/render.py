@@ -48,8 +48,17 @@ class Shot:
 
     def file_name(self, step: int) -> str:
         """The name under which the picture is kept."""
-        short = re.sub(r"[^\w.-]+", "_", self.prompt.shortname)
-        return f"step_{step}_{short}_{self.size[0]}x{self.size[1]}_{self.number}.png"
+        return f"step_{step}_{short_name(self.prompt)}_{self.size[0]}x{self.size[1]}_{self.number}.png"
+
+
+def file_pattern(step: int, prompt: ValidationPrompt) -> str:
+    """A pattern of the names of the pictures that were drawn of a prompt."""
+    return rf"step_{step}_{re.escape(short_name(prompt))}_\d+x\d+_\d+\.png"
+
+
+def short_name(prompt: ValidationPrompt) -> str:
+    """A prompt's name as it stands in file names."""
+    return re.sub(r"[^\w.-]+", "_", prompt.shortname)
 
 
 def run_validation(

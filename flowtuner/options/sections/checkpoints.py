@@ -29,7 +29,7 @@ class CheckpointOptions(Section):
         500,
         "Steps between checkpoints; 0: only at the end.",
         ge=0,
-        aliases=["checkpointing_steps"],
+        aliases=["checkpointing_steps", "save_steps"],
         env=["CHECKPOINT_STEP_INTERVAL", "CHECKPOINTING_STEPS"],
     )
     checkpoint_epoch_interval: int | None = option(
