@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from flowtuner.publishing.transfer import find_remote_damage, list_units, remove
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
+TURN_S = 0.5  # how soon a run that is stopped lets go of an upload that waits for its turn
 LIMITS = Limits(connect_s=10, silent_s=60)
 # A probe answers a person who waits; the flow's own retries are for what takes longer.
 PROBE_LIMITS = Limits(connect_s=3, silent_s=5)
@@ -87,6 +89,7 @@ class HuggingFaceDestination(KeptDestination):
     _block: str = PrivateAttr("")
     _source: str = PrivateAttr("")
     _owner: str = PrivateAttr("")
+    _turn: threading.Lock = PrivateAttr(default_factory=threading.Lock)
 
     @field_validator("repo_id", "own_repo")
     @classmethod
@@ -161,7 +164,7 @@ class HuggingFaceDestination(KeptDestination):
         wanted = snapshot.manifest.select(self.include, self.exclude)
         if not wanted.files:
             raise PublishError(f"include and exclude leave nothing of {snapshot.name} for {self.name}. Widen them.")
-        with self._translated(), self._open_store(wanted) as store:
+        with self._alone(partial(on_progress, 0, wanted.size)), self._translated(), self._open_store(wanted) as store:
             sent = self._send(store, snapshot, wanted, on_progress)
             if wanted.kind == "checkpoint" and self.hub_strategy == "all_checkpoints":
                 remove_surplus(store, wanted.run, keep, wanted.name)
@@ -253,6 +256,16 @@ class HuggingFaceDestination(KeptDestination):
             return None
         base_path = found[0].get("base_path", "")
         return self.model_copy(update={"base_path": base_path}), Place(self._repo_id().partition("/")[2], found[1])
+
+    @contextmanager
+    def _alone(self, tell: Callable[[], None]) -> Iterator[None]:
+        # Two commits from one parent exclude each other, so the uploads of a run take turns.
+        while not self._turn.acquire(timeout=TURN_S):
+            tell()
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _send(
         self, store: HubStore, snapshot: Snapshot, wanted: Manifest, on_progress: Progress

@@ -16,6 +16,7 @@ Strategy = Literal["end", "every_save", "checkpoint", "all_checkpoints"]
 
 LAST = "last-checkpoint"
 PIPELINE = "pipeline/"
+TAKEN_FROM = "checkpoint"
 # What only resuming needs: ours, accelerate's and that of transformers' Trainer.
 RESUME_FILES = (
     "optimizer.*", "scheduler.bin", "scheduler.pt", "scaler.pt", "random_states_*", "rng_state*", "ema.bin",
@@ -52,17 +53,18 @@ def weights_of(checkpoint: Manifest, present: Manifest | None) -> Part:
     """The weights of a checkpoint as the release at the top, beside what an earlier release left there untouched."""
     weights = [record for record in checkpoint.files if not _only_resumes(record.path)]
     kept = list(_untouched(weights, present)) if present and present.run == checkpoint.run else []
-    about = dict(checkpoint.metadata) | {"checkpoint": checkpoint.name}
+    about = dict(checkpoint.metadata) | {TAKEN_FROM: checkpoint.name}
     files = tuple(sorted([*weights, *kept], key=lambda record: record.path))
     manifest = replace(checkpoint, name="release", kind="release", files=files, metadata=about)
     return Part(manifest, {record.path: record.path for record in weights})
 
 
 def is_superseded(checkpoint: Manifest, present: Manifest | None) -> bool:
-    """Whether a later state of the same run stands where this one would be written."""
+    """Whether a later state of the same run stands where this one would be written, or its release of this very step."""
     if present is None or (present.run, present.run_id) != (checkpoint.run, checkpoint.run_id):
         return False
-    return present.step > checkpoint.step
+    is_final = present.kind == "release" and TAKEN_FROM not in present.metadata
+    return present.step > checkpoint.step or (is_final and present.step == checkpoint.step)
 
 
 def _release(manifest: Manifest) -> Part:
