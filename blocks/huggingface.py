@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +28,7 @@ from flowtuner.publishing.destination import Place, Progress, PublishResult
 from flowtuner.publishing.fetch import fetch_unit
 from flowtuner.publishing.manifest import MANIFEST_NAME, Kind, Manifest, parse_manifest
 from flowtuner.publishing.snapshot import Snapshot
-from flowtuner.publishing.transfer import find_remote_damage, list_units, remove_surplus, send
+from flowtuner.publishing.transfer import clear_damage, find_remote_damage, remove_surplus, send
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -213,14 +212,10 @@ class HuggingFaceDestination(KeptDestination):
         """What can be seen of the repository: whether it is there, private, whose it is, and what it holds of runs."""
         with self._translated(), self._open_store() as store:
             info = store.describe()
-            names = [name for name in store.children("") if is_checkpoint(name)]
-            found = [
-                parse_manifest(store.read(f"/{place}{MANIFEST_NAME}")) for place in ("", *(f"{n}/" for n in names))
-            ]
+            found = _list_units(store)
         units = [
             {"what": unit.name, "run": unit.run, "step": unit.step, "files": len(unit.files), "bytes": unit.size}
             for unit in found
-            if unit
         ]
         return {
             "repo_id": self._repo_id(),
@@ -232,20 +227,22 @@ class HuggingFaceDestination(KeptDestination):
     def fetch(self, manifest: Manifest, target: Path, on_progress: Progress) -> None:
         """Brings a unit to a folder that is whole or not there; what an interrupted attempt has brought stays."""
         with self._translated(), self._open_store() as store:
-            if manifest.kind == "checkpoint" and store.read(f"{manifest.prefix}/{MANIFEST_NAME}") is None:
-                store.renames[manifest.name] = LAST
+            _locate(store, manifest)
             fetch_unit(
                 lambda path, offset: store.chunks(f"{manifest.prefix}/{path}", offset), manifest, target, on_progress
             )
 
+    def clear_damage(self, manifest: Manifest) -> list[str]:
+        """Removes what has other bytes than it should, in one commit, and says what it was."""
+        with self._translated(), self._open_store() as store:
+            store.title = f"Remove what is damaged of {manifest.name}"
+            _locate(store, manifest)
+            return clear_damage(store, manifest.select(self.include, self.exclude))
+
     def units(self, run: str) -> list[Manifest]:
         """The manifests of what stands there, each unit whole; the newest comes last."""
         with self._translated(), self._open_store() as store:
-            found = list_units(store, run)
-            last = parse_manifest(store.read(f"{run}/{LAST}/{MANIFEST_NAME}"))
-        if last is not None and last.name not in [unit.name for unit in found]:
-            found.append(replace(last, run=run))
-        return sorted(found, key=lambda unit: (unit.created, unit.step))
+            return _list_units(store)
 
     def follow(self, uri: str) -> tuple[Self, Place] | None:
         """This destination, at the base path that a URI means, and what is named there; None if it leads elsewhere."""
@@ -290,6 +287,7 @@ class HuggingFaceDestination(KeptDestination):
             return []
         whole = part_of(wanted, self.hub_strategy)
         if whole is not None and whole.folder != LAST:
+            _locate(store, whole.manifest)
             return find_remote_damage(store, whole.manifest, deep=True)
         # One place for all checkpoints: a later one of the same run stands in for this one.
         present = self._present(store, whole) if whole else parse_manifest(store.read(f"{wanted.run}/{MANIFEST_NAME}"))
@@ -358,6 +356,23 @@ class HuggingFaceDestination(KeptDestination):
             if shown == str(error):
                 raise
             raise type(error)(shown) from None
+
+
+def _list_units(store: HubStore) -> list[Manifest]:
+    # A repository is one run's own, whatever the run was called: its name is no part of any path.
+    folders = ["", *(f"{name}/" for name in store.children("") if is_checkpoint(name))]
+    found = [parse_manifest(store.read(f"/{folder}{MANIFEST_NAME}")) for folder in folders]
+    units = {unit.name: unit for unit in found if unit is not None}
+    return sorted(units.values(), key=lambda unit: (unit.created, unit.step))
+
+
+def _locate(store: HubStore, manifest: Manifest) -> None:
+    # A checkpoint may have been published by a run that keeps the newest one only, under one name for all.
+    if manifest.kind == "release" or store.read(f"{manifest.prefix}/{MANIFEST_NAME}") is not None:
+        return
+    last = parse_manifest(store.read(f"{manifest.run}/{LAST}/{MANIFEST_NAME}"))
+    if last is not None and last.name == manifest.name:
+        store.renames[manifest.name] = LAST
 
 
 def _reveal(secret: SecretStr | None) -> str | None:

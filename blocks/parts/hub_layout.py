@@ -60,7 +60,7 @@ def weights_of(checkpoint: Manifest, present: Manifest | None) -> Part:
 
 
 def is_superseded(checkpoint: Manifest, present: Manifest | None) -> bool:
-    """Whether a later state of the same run stands where this one would be written, or its release of this very step."""
+    """Whether a later state of the same run stands where this one would be written, or the release of this step."""
     if present is None or (present.run, present.run_id) != (checkpoint.run, checkpoint.run_id):
         return False
     is_final = present.kind == "release" and TAKEN_FROM not in present.metadata

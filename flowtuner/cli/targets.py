@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from flowtuner.errors import ConfigError, Fault
+from flowtuner.publishing.hub import NAMES, PROVIDER, is_hub
 
 Wanted = dict[str, Any] | str
 """An entry of `publishing_config`, or the name of one or of a stored block."""
@@ -56,7 +57,9 @@ def read_entries(text: str) -> list[dict[str, Any]]:
 def _read_target(word: str, entries: Sequence[Mapping[str, Any]]) -> list[Wanted]:
     if word.lstrip().startswith(("{", "[")):
         return [*read_entries(word)]
-    named = [dict(entry) for entry in entries if entry.get("name") == word]
+    if word.lower().startswith("hf://"):
+        return [{"provider": PROVIDER, "repo_id": word}]
+    named = [dict(entry) for entry in entries if entry.get("name") == word or (word in NAMES and is_hub(entry))]
     if named:
         return [*named]
     folder = Path(word).expanduser()

@@ -36,7 +36,7 @@ def publishing_entries(config: TrainingConfig) -> list[dict[str, Any]]:
 
 def hub_entries(config: TrainingConfig) -> list[dict[str, Any]]:
     """Those of a run's destinations that are on the Hub."""
-    return [entry for entry in publishing_entries(config) if _is_hub(entry)]
+    return [entry for entry in publishing_entries(config) if is_hub(entry)]
 
 
 def open_hub(entry: Mapping[str, Any]) -> HubDestination:
@@ -51,7 +51,7 @@ def open_hub(entry: Mapping[str, Any]) -> HubDestination:
 def remembered_hub(output_dir: Path) -> list[dict[str, Any]]:
     """Those of the destinations of a finished run that are on the Hub."""
     place = output_dir / "logs" / "destinations.json"
-    return [entry for entry in durable.read_json(place)["entries"] if _is_hub(entry)] if place.is_file() else []
+    return [entry for entry in durable.read_json(place)["entries"] if is_hub(entry)] if place.is_file() else []
 
 
 def uploads_under_way(output_dir: Path) -> list[str]:
@@ -62,6 +62,11 @@ def uploads_under_way(output_dir: Path) -> list[str]:
         if event.type == PUBLISH and event.data.get("provider") == PROVIDER
     }
     return [name for name, state in states.items() if state == "uploading"]
+
+
+def is_hub(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of `publishing_config` is of the Hub."""
+    return str(entry.get("provider") or entry.get("type") or "").strip().lower() in NAMES
 
 
 def pushes(config: TrainingConfig) -> bool:
@@ -99,7 +104,3 @@ def _strategy(config: TrainingConfig) -> str:
     if config.hub_strategy:
         return config.hub_strategy
     return "all_checkpoints" if config.push_checkpoints_to_hub else "end"
-
-
-def _is_hub(entry: Mapping[str, Any]) -> bool:
-    return str(entry.get("provider") or entry.get("type") or "").strip().lower() in NAMES

@@ -170,6 +170,8 @@ def test_what_was_published_is_found_and_fetched(tmp_path: Path, hub: Hub, strat
     target = tmp_path / "fetched" / "checkpoint-20"
     destination.fetch(next(unit for unit in units if unit.kind == "checkpoint"), target, ignore)
     assert {path.name: path.read_bytes() for path in target.iterdir()} == FILES
+    # Whoever comes with the address alone does not know by what strategy it was published.
+    assert [destination.verify(unit) for unit in units] == [[] for _ in units]
     assert HuggingFaceDestination.entry_of_uri("s3://bucket/x") is None
     assert destination.follow("hf://bob/other") is None
 
@@ -220,6 +222,11 @@ def test_a_byte_that_changed_and_a_file_that_went_are_reported(tmp_path: Path, h
     changed = blobs.large(blobs.put(other)) if files[path].is_large else blobs.small(other)
     repo.add(files | {path: changed}, "meddling", "", "alice", "main")
     assert destination.verify(snapshot.manifest) == [f"{RUN}/{path} has other bytes"]
+    before = dict(repo.branches)
+    assert destination.clear_damage(snapshot.manifest) == [f"{RUN}/{path} had other bytes"]
+    assert destination.publish(snapshot, ignore).verified
+    assert hub.files(REPO)[path] == FILES[name]
+    repo.branches |= before
     del files[path]
     repo.add(files, "meddling", "", "alice", "main")
     assert destination.verify(snapshot.manifest) == [f"{RUN}/{path} is missing"]

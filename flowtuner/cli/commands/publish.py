@@ -58,7 +58,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     parser.add_argument("path", metavar="PATH|RUN", help="output folder, checkpoint, environment or run id")
     parser.add_argument(
         "--to", metavar="WHERE", action="append", default=[],
-        help="a folder, an entry as JSON, or the name of an entry or of a stored block; may be repeated",
+        help="a folder, hf://owner/name, an entry as JSON, the name of an entry or of a stored block; may be repeated",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="write JSON to stdout")
     if verb == "verify":
