@@ -13,6 +13,7 @@ from flowtuner.demo.scores import SHEET, Comparison, write_comparison
 from flowtuner.demo.shapes import EDGE, Figure, Pixels, every_figure
 from flowtuner.demo.sheet import Panel, save_sheet
 from flowtuner.engine.families import open_family
+from flowtuner.engine.family import frames_of
 from flowtuner.engine.run import RunSpec
 from flowtuner.options import TrainingConfig
 
@@ -41,7 +42,7 @@ def draw_all(model_dir: Path, config: TrainingConfig, wanted: Sequence[Figure]) 
     device, dtype = torch.device("cpu"), torch.float32
     texts = family.load_text_encoder(dtype, device).encode([figure.caption for figure in wanted] + [""])
     with torch.no_grad():
-        images = family.render_batch(
+        drawings = family.render_batch(
             family.load_model(dtype, device),
             family.load_vae(dtype, device),
             texts[:-1],
@@ -52,7 +53,7 @@ def draw_all(model_dir: Path, config: TrainingConfig, wanted: Sequence[Figure]) 
             guidance=config.validation_guidance,
             seeds=range(FIRST_SEED, FIRST_SEED + len(wanted)),
         )
-    return [np.asarray(image.convert("RGB")) for image in images]
+    return [np.asarray(frames_of(drawing)[0].convert("RGB")) for drawing in drawings]
 
 
 def _verdicts(pictures: Sequence[Pixels], wanted: Sequence[Figure]) -> list[bool]:

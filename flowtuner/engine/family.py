@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
 
 from flowtuner.errors import ModelError
 
@@ -20,6 +20,13 @@ if TYPE_CHECKING:  # the preflight reads families without paying for torch
 
 Prediction = Literal["epsilon", "v_prediction", "flow_matching"]
 Rows = dict[str, "torch.Tensor"]
+Drawing = Union["Image", "tuple[Image, ...]"]
+"""A picture, or a film as its frames."""
+
+
+def frames_of(drawing: Drawing) -> tuple[Image, ...]:
+    """The frames of a film; a picture is its only one."""
+    return drawing if isinstance(drawing, tuple) else (drawing,)
 
 
 class TextEncoder(ABC):
@@ -97,6 +104,15 @@ class Family(ABC):
     takes_clip_skip = False
     """Whether `clip_skip` means something to its text encoder."""
 
+    frames_per_latent = 0
+    """Frames of a film that share one latent; 0 if it draws pictures only."""
+
+    usual_frames = 1
+    """Frames of a film where nothing else is said."""
+
+    frames_per_second = 16
+    """How fast its films are shown."""
+
     takes_references = False
     """Whether it can be trained on pairs: pictures to draw, and pictures to draw them after."""
 
@@ -149,8 +165,8 @@ class Family(ABC):
         steps: int,
         guidance: float,
         seeds: Sequence[int],
-    ) -> list[Image]:
-        """Draws one picture per text row through diffusers' own pipeline; `seeds` are as many as `texts`."""
+    ) -> list[Drawing]:
+        """Draws one picture or film per text row through diffusers' own pipeline; `seeds` are as many as `texts`."""
 
     def render(
         self,
@@ -164,8 +180,8 @@ class Family(ABC):
         steps: int,
         guidance: float,
         seed: int,
-    ) -> Image:
-        """Draws one picture; `text` and `negative_text` are rows of the text encoder."""
+    ) -> Drawing:
+        """Draws one picture or film; `text` and `negative_text` are rows of the text encoder."""
         return self.render_batch(
             model,
             vae,

@@ -120,7 +120,8 @@ class Engine:
         """Renders the validation prompts; what goes wrong stands in the report."""
         self._revive()
         reply = self._call("validate")
-        reply["images"] = tuple(Path(image) for image in reply["images"])
+        for kind in ("images", "videos"):
+            reply[kind] = tuple(Path(drawing) for drawing in reply[kind])
         reply["sheet"] = Path(reply["sheet"]) if reply["sheet"] else None
         reply["prompts"] = tuple(reply["prompts"])
         return ValidationReport(**reply)

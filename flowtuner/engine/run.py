@@ -119,10 +119,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ValidationReport:
-    """The pictures of one validation, or why there are none."""
+    """The pictures and films of one validation, or why there are none."""
 
     step: int
     images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
+    """Films, as animated GIFs."""
+
     sheet: Path | None = None
     prompts: tuple[str, ...] = ()
     error: str | None = None

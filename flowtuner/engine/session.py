@@ -147,7 +147,7 @@ class Session:
         if report.error:
             self._warn(f"validation at step {report.step} failed, training goes on: {report.error}")
         self._report_stage("validation", "failed" if report.error else "completed", f"validated at step {report.step}")
-        result = vars(report) | {"images": [str(image) for image in report.images]}
+        result = vars(report) | {kind: [str(path) for path in getattr(report, kind)] for kind in ("images", "videos")}
         result["sheet"] = str(report.sheet) if report.sheet else None
         self._emit(VALIDATION, result)
         return result

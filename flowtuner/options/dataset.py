@@ -81,7 +81,7 @@ class _Place(Section):
         "image",
         "What it holds.",
         values={"images": "image", "text_embed": "text_embeds"},
-        built=["image", "conditioning", "text_embeds"],
+        built=["image", "video", "conditioning", "text_embeds"],
     )
     disabled: bool = option(False, "Leaves the entry out.", aliases=["disable"])
     instance_data_dir: Path | None = option(None, "Folder of the files.", path="created")
@@ -182,7 +182,7 @@ class _Links(Section):
         None, "Id of the entry that keeps its reference embeddings.", accepted=True
     )
     default: bool = option(False, "Takes every text that names no other entry (text_embeds).")
-    video: VideoSettings | None = option(None, "How films are cut.", accepted=True)
+    video: VideoSettings | None = option(None, "How films are cut.")
     audio: dict[str, Any] | None = option(None, "How sound is cut.", accepted=True)
     s2v_datasets: str | list[str] | None = option(None, "Ids of the entries with its sound.", accepted=True)
 

@@ -18,6 +18,7 @@ from flowtuner.engine.diffusion import compute_loss
 from flowtuner.engine.families import open_family, supported
 from flowtuner.engine.families.parts.loading import muted_deprecations
 from flowtuner.engine.families.parts.packing import unpack
+from flowtuner.engine.family import frames_of
 from flowtuner.engine.optim import create_optimizer
 from flowtuner.engine.precision import resolve_precision
 from flowtuner.options import TrainingConfig
@@ -26,6 +27,7 @@ CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "", "a large yellow triangle on a black background"]
 LONG = "zorp, a large Yellow triangle on " * 90
 EDGE = 32
+FRAMES = 5
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 
 
@@ -37,6 +39,7 @@ class Loaded:
     config: TrainingConfig
     rows: list
     text: dict
+    pixels: torch.Tensor
     latents: torch.Tensor
     vae: object
 
@@ -54,8 +57,9 @@ def loaded(source) -> Loaded:
     family = open_family(name)(path, config)
     rows = family.load_text_encoder(torch.float32, CPU).encode(PROMPTS)
     vae = family.load_vae(torch.float32, CPU)
-    pixels = torch.rand(len(rows), 3, EDGE, EDGE, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    return Loaded(family, config, rows, family.collate_text(rows), vae.encode(pixels), vae)
+    length = (FRAMES,) if family.frames_per_latent else ()
+    pixels = torch.rand(len(rows), 3, *length, EDGE, EDGE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Loaded(family, config, rows, family.collate_text(rows), pixels, vae.encode(pixels), vae)
 
 
 def options(name, path, **values) -> TrainingConfig:
@@ -68,6 +72,7 @@ def options(name, path, **values) -> TrainingConfig:
         "learning_rate": 2e-3,
         "lora_rank": 8,
         "gradient_checkpointing": False,
+        "validation_num_video_frames": FRAMES,
     }
     return TrainingConfig(**least | values)
 
@@ -150,7 +155,7 @@ def test_latents_have_the_vaes_scale_and_decode_to_pixels(loaded):
     edge = EDGE // loaded.vae.scale
     assert loaded.latents.shape[0] == len(PROMPTS)
     assert loaded.latents.shape[-2:] == (edge, edge)
-    assert loaded.vae.decode(loaded.latents).shape == (len(PROMPTS), 3, EDGE, EDGE)
+    assert loaded.vae.decode(loaded.latents).shape == loaded.pixels.shape
 
 
 @pytest.mark.parametrize("model_type", ["full", "lora"])
@@ -218,9 +223,10 @@ def test_a_picture_is_the_one_that_diffusers_draws_of_the_prompt(loaded, prompt)
     if "max_sequence_length" in signature(pipeline.__call__).parameters:
         arguments["max_sequence_length"] = family.max_text_tokens
     with muted_deprecations():
-        theirs = pipeline(**arguments, num_inference_steps=2, generator=torch.Generator().manual_seed(5)).images[0]
-    difference = np.abs(np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int))
-    assert difference.max() <= 1
+        answer = pipeline(**arguments, num_inference_steps=2, generator=torch.Generator().manual_seed(5))
+    (theirs,) = family.read_drawings(answer)
+    for one, other in zip(frames_of(ours), frames_of(theirs), strict=True):
+        assert np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
 
 
 def test_a_lora_is_loaded_by_the_pipeline_if_it_has_a_loader(source, loaded, tmp_path):
@@ -252,8 +258,10 @@ def test_pictures_are_rendered_and_repeat(loaded):
     one = loaded.family.render(model, loaded.vae, loaded.rows[0], loaded.rows[1], seed=5, **size)
     again = loaded.family.render(model, loaded.vae, loaded.rows[0], loaded.rows[1], seed=5, **size)
     other = loaded.family.render(model, loaded.vae, loaded.rows[0], loaded.rows[1], seed=6, **size)
-    assert one.size == (EDGE, 2 * EDGE)
-    assert one.tobytes() == again.tobytes() != other.tobytes()
+    assert {frame.size for frame in frames_of(one)} == {(EDGE, 2 * EDGE)}
+    assert len(frames_of(one)) == (FRAMES if loaded.family.frames_per_latent else 1)
+    one, again, other = ([frame.tobytes() for frame in frames_of(drawing)] for drawing in (one, again, other))
+    assert one == again != other
 
 
 def test_the_saved_pipeline_loads_with_diffusers(loaded, tmp_path):

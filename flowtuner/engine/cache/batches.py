@@ -6,9 +6,10 @@ from array import array
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 from flowtuner.engine.cache.store import Store
-from flowtuner.engine.data.sample import Sample, Size
+from flowtuner.engine.data.sample import Sample
 from flowtuner.engine.run import Portion
 
 KeyOf = Callable[[Sample], str]
@@ -19,7 +20,8 @@ class _Group:
     """The pictures of one size in one store: positions only, for there may be millions."""
 
     store: Store
-    bucket: Size
+    shape: tuple[int, ...]
+    at_once: int
     rows: array[int] = field(default_factory=lambda: array("q"))
     places: array[int] = field(default_factory=lambda: array("b"))
 
@@ -63,12 +65,12 @@ class PictureBatches:
     def around(self, sample: Sample) -> list[Sample]:
         """The pictures that a picture is encoded together with, itself among them."""
         group, number = self._numbers[id(self._stores[sample.dataset_id]), self._key_of(sample)]
-        start = number - number % self._batch_size
-        rows, places = (column[start : start + self._batch_size] for column in (group.rows, group.places))
+        start = number - number % group.at_once
+        rows, places = (column[start : start + group.at_once] for column in (group.rows, group.places))
         return [self._at(row, place) for row, place in zip(rows, places, strict=True)]
 
     def _sort_in(self) -> list[_Group]:
-        groups: dict[tuple[int, Size], _Group] = {}
+        groups: dict[tuple[int, tuple[int, ...]], _Group] = {}
         seen: set[tuple[int, bytes]] = set()
         for row, sample in enumerate(self._samples):
             for place, each in enumerate((sample, *sample.references)):
@@ -77,7 +79,10 @@ class PictureBatches:
                 if mark in seen:
                     continue
                 seen.add(mark)
-                group = groups.setdefault((id(store), each.bucket), _Group(store, each.bucket))
+                shape = each.plan.shape
+                # A film is a batch of frames already.
+                at_once = self._batch_size if len(shape) == 2 else 1
+                group = groups.setdefault((id(store), shape), _Group(store, shape, at_once))
                 group.rows.append(row)
                 group.places.append(place)
                 if key not in store and (self._filled is None or each.dataset_id in self._filled):
@@ -85,12 +90,12 @@ class PictureBatches:
         order = {
             name: number for number, name in enumerate(dict.fromkeys(id(group.store) for group in groups.values()))
         }
-        return sorted(groups.values(), key=lambda g: (order[id(g.store)], -g.bucket[0] * g.bucket[1], g.bucket))
+        return sorted(groups.values(), key=lambda g: (order[id(g.store)], -prod(g.shape), g.shape))
 
     def _cut(self) -> Iterator[Batch]:
         for group in self._groups:
-            for start in range(0, len(group.rows), self._batch_size):
-                end = start + self._batch_size
+            for start in range(0, len(group.rows), group.at_once):
+                end = start + group.at_once
                 places = list(zip(group.rows[start:end], group.places[start:end], strict=True))
                 yield Batch(group.store, len(places), tuple(one for one in places if one in self._missing))
 

@@ -25,7 +25,7 @@ def text_key(prompt: str, encoder: str, max_tokens: int, dtype: str) -> str:
 
 def latent_key(content: str, plan: Plan, vae: str, dtype: str) -> str:
     """The key of an encoded picture; `content` is the hash of its bytes, `vae` the autoencoder's fingerprint."""
-    return _hash("latent", content, plan.orientation, plan.resize, plan.crop, vae, dtype)
+    return _hash("latent", content, *plan.identity, vae, dtype)
 
 
 def text_origin(prompt: str, encoder: str, max_tokens: int, dtype: str) -> Origin:

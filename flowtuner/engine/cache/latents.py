@@ -15,8 +15,9 @@ from flowtuner.engine.cache.batches import PictureBatches
 from flowtuner.engine.cache.keys import latent_key, latent_origin
 from flowtuner.engine.cache.progress import Progress, Report
 from flowtuner.engine.cache.store import Store, Writer
+from flowtuner.engine.data.films import load_frames
 from flowtuner.engine.data.images import Pixels, UnusableImageError, load_pixels, quiet_decoding
-from flowtuner.engine.data.sample import Sample
+from flowtuner.engine.data.sample import FilmPlan, Sample
 from flowtuner.engine.data.threads import count_threads
 from flowtuner.engine.run import CacheReport, Portion
 from flowtuner.errors import DataError
@@ -47,7 +48,7 @@ class LatentCache:
         self, stores: Mapping[str, Store], vae: str, dtype: torch.dtype, read: ReadSample | None = None
     ) -> None:
         self.stores = stores
-        self._load = partial(load_pixels, read=read)
+        self._load = partial(_load, read=read)
         self._vae = vae
         self._dtype = dtype
         self._dtype_name = str(dtype).removeprefix("torch.")
@@ -149,7 +150,8 @@ class LatentCache:
     ) -> tuple[torch.Tensor, list[bool]]:
         with torch.inference_mode():
             # channels_last: convolutions on a CPU are 1.7 times faster with it.
-            moved = torch.stack(pixels).to(device, self._dtype, memory_format=torch.channels_last)
+            layout = torch.channels_last if pixels[0].ndim == 3 else torch.preserve_format
+            moved = torch.stack(pixels).to(device, self._dtype, memory_format=layout)
             latents = encode(moved).to("cpu", self._dtype)
             finite: list[bool] = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
         return latents, finite
@@ -160,9 +162,15 @@ class LatentCache:
         waiting: deque[list[Loading]] = deque()
         for batch in batches:
             waiting.append([(sample, pool.submit(self._load, sample)) for sample in batch])
-            if len(waiting) > ahead:
+            # Films are large: one is decoded while another is encoded.
+            while len(waiting) > (1 if isinstance(batch[0].plan, FilmPlan) else ahead):
                 yield waiting.popleft()
         yield from waiting
 
     def _make_key(self, sample: Sample) -> str:
         return latent_key(sample.content, sample.plan, self._vae, self._dtype_name)
+
+
+def _load(sample: Sample, read: ReadSample | None) -> Pixels:
+    plan = sample.plan
+    return load_frames(sample, plan, read) if isinstance(plan, FilmPlan) else load_pixels(sample, read)

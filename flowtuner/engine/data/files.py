@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,15 @@ def stamp_of(status: os.stat_result) -> Stamp:
 
 def find_pictures(folder: Path) -> Iterator[FoundFile | Quarantined]:
     """All pictures below a folder, in no order, and what cannot even be looked at."""
+    return find_files(folder, PICTURE_SUFFIXES)
+
+
+def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[FoundFile | Quarantined]:
+    """All files below a folder with one of these suffixes, one folder after another."""
     for entry in _walk(str(folder.absolute())):
         if isinstance(entry, Quarantined):
             yield entry
-        elif os.path.splitext(entry.name)[1].lower() in PICTURE_SUFFIXES:
+        elif os.path.splitext(entry.name)[1].lower() in suffixes:
             yield _look_at(entry)
 
 

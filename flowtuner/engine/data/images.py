@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from flowtuner.engine.data.sample import Sample
+from flowtuner.engine.data.sample import Plan, Sample
 from flowtuner.errors import DataError
 
 Pixels = npt.NDArray[np.float32]
@@ -90,7 +90,7 @@ def probe_image(data: bytes) -> ImageFacts:
         image.load()
         width, height = size if is_draft else image.size
     except DECODE_ERRORS as error:
-        raise UnusableImageError(_explain(error)) from error
+        raise UnusableImageError(explain_damage(error)) from error
     if width < 1 or height < 1:
         raise UnusableImageError(f"it has no pixels ({width}x{height})")
     if image.mode == "F" or (image.mode == "I" and _brightest(image) > LARGEST_WORD):
@@ -105,10 +105,14 @@ def load_pixels(sample: Sample, read: Callable[[Sample], bytes] | None = None) -
     data = read(sample) if read else read_bytes(sample.path)
     if hashlib.sha256(data).hexdigest() != sample.content:
         raise UnusableImageError("it changed since the scan; start again to take the new picture")
-    width, height = sample.bucket
-    cropped = _render(data, sample)
-    pixels = np.asarray(cropped, dtype=np.float32).reshape(height, width, 3)
-    return np.ascontiguousarray((pixels / 127.5 - 1.0).transpose(2, 0, 1))
+    return np.ascontiguousarray(to_unit(_render(data, sample.plan), sample.plan))
+
+
+def to_unit(image: Image.Image, plan: Plan) -> Pixels:
+    """A cropped picture as float32 (3, height, width) in [-1, 1]."""
+    width, height = plan.bucket
+    pixels = np.asarray(image, dtype=np.float32).reshape(height, width, 3)
+    return (pixels / 127.5 - 1.0).transpose(2, 0, 1)
 
 
 def open_turned(data: bytes, orientation: int, most: int) -> Image.Image:
@@ -122,7 +126,7 @@ def open_turned(data: bytes, orientation: int, most: int) -> Image.Image:
             image = image.transpose(TURNS[orientation])
         image.thumbnail((most, most))
     except DECODE_ERRORS as error:
-        raise UnusableImageError(_explain(error)) from error
+        raise UnusableImageError(explain_damage(error)) from error
     return image
 
 
@@ -134,23 +138,36 @@ def read_bytes(path: str) -> bytes:
         raise UnusableImageError(f"it cannot be read: {error.strerror}") from error
 
 
-def _render(data: bytes, sample: Sample) -> Image.Image:
-    plan = sample.plan
-    left, top, width, height = plan.crop
+def explain_damage(error: BaseException) -> str:
+    """Why a picture could not be decoded, in words for the user."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has too many pixels (more than 178 million); make it smaller"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is not a picture that can be decoded"
+    return f"it is damaged: {error or type(error).__name__}"
+
+
+def _render(data: bytes, plan: Plan) -> Image.Image:
     resize = plan.resize if plan.orientation < 5 else plan.resize[::-1]
     try:
         image = Image.open(io.BytesIO(data))
         image.draft("RGB", (round(resize[0] * DRAFT_GAP), round(resize[1] * DRAFT_GAP)))
         image.load()
-        image = to_rgb(image)
-        if plan.orientation in TURNS:
-            image = image.transpose(TURNS[plan.orientation])
-        # Only the part that stays is resized.
-        across, down = image.width / plan.resize[0], image.height / plan.resize[1]
-        box = (left * across, top * down, (left + width) * across, (top + height) * down)
-        return image.resize((width, height), Image.Resampling.LANCZOS, _clip(box, image.size), REDUCING_GAP)
+        return crop_image(image, plan)
     except DECODE_ERRORS as error:
-        raise UnusableImageError(_explain(error)) from error
+        raise UnusableImageError(explain_damage(error)) from error
+
+
+def crop_image(image: Image.Image, plan: Plan) -> Image.Image:
+    """A decoded picture as its plan wants it: RGB, turned, resized and cropped."""
+    left, top, width, height = plan.crop
+    image = to_rgb(image)
+    if plan.orientation in TURNS:
+        image = image.transpose(TURNS[plan.orientation])
+    # Only the part that stays is resized.
+    across, down = image.width / plan.resize[0], image.height / plan.resize[1]
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    return image.resize((width, height), Image.Resampling.LANCZOS, _clip(box, image.size), REDUCING_GAP)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -180,11 +197,3 @@ def _read_orientation(image: Image.Image) -> int:
     except DECODE_ERRORS:
         return 1
     return value if value in TURNS else 1
-
-
-def _explain(error: BaseException) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return "it has too many pixels (more than 178 million); make it smaller"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture that can be decoded"
-    return f"it is damaged: {error or type(error).__name__}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Size = tuple[int, int]
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,40 @@ class Plan:
         """Width and height of the pixels that are trained on."""
         return self.crop[2], self.crop[3]
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What pictures of one batch have in common."""
+        return self.bucket
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What decides which pixels are made of a file."""
+        return self.orientation, self.resize, self.crop
+
     def __str__(self) -> str:
         left, top, width, height = self.crop
         turned = f"orientation {self.orientation}, " if self.orientation != 1 else ""
         return f"{turned}resize {self.resize[0]}x{self.resize[1]}, crop {width}x{height}+{left}+{top}"
+
+
+@dataclass(frozen=True, slots=True)
+class FilmPlan(Plan):
+    """How a film becomes training pixels: its first frames, each cut as a picture is."""
+
+    frames: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Width, height and number of frames."""
+        return *self.bucket, self.frames
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What decides which pixels are made of a file."""
+        return self.orientation, self.resize, self.crop, self.frames
+
+    def __str__(self) -> str:
+        return f"{Plan.__str__(self)}, {self.frames} frames"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +77,9 @@ class Sample:
         return self.plan.bucket
 
     @property
-    def shapes(self) -> tuple[Size, ...]:
+    def shapes(self) -> Shapes:
         """The sizes of everything that is stacked in a batch: the picture's, then its references'."""
-        return self.bucket, *(reference.bucket for reference in self.references)
+        return self.plan.shape, *(reference.plan.shape for reference in self.references)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from flowtuner.engine.data.order import Indices, fraction, hash_words, permute
 from flowtuner.engine.data.phases import Phase, Window, mix, plan_phases, share_by_length, share_evenly
-from flowtuner.engine.data.sample import Sample
-from flowtuner.engine.data.samples import Shapes, columns_of, select
+from flowtuner.engine.data.sample import Sample, Shapes
+from flowtuner.engine.data.samples import columns_of, select
 from flowtuner.engine.data.settings import picture_entries
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, TrainingConfig
@@ -246,14 +246,21 @@ def _find_small_buckets(own: _Own, repeats: int, needed: int) -> Iterator[SmallB
 
 
 def _describe_small(name: str, small: SmallBucket, size: int, accumulation: int, repeats: int) -> str:
-    ((width, height), *others), count, needed = small
-    beside = f" with references {', '.join(f'{across}x{down}' for across, down in others)}" if others else ""
-    held = f"{count} pictures" if count > 1 else "1 picture"
+    (shape, *others), count, needed = small
+    bucket = _describe_shape(shape)
+    beside = f" with references {', '.join(map(_describe_shape, others))}" if others else ""
+    noun = "picture" if len(shape) == 2 else "film"
+    held = f"{count} {noun}s" if count > 1 else f"1 {noun}"
     times = f" with repeats {repeats}" if repeats else ""
     return (
-        f"dataset {name}: bucket {width}x{height}{beside} holds {held}{times}, less than train_batch_size {size} x "
+        f"dataset {name}: bucket {bucket}{beside} holds {held}{times}, less than train_batch_size {size} x "
         f"gradient_accumulation_steps {accumulation} = {size * accumulation}. Set repeats to at least {needed}."
     )
+
+
+def _describe_shape(shape: tuple[int, ...]) -> str:
+    width, height, *frames = shape
+    return f"{width}x{height}" + (f" of {frames[0]} frames" if frames else "")
 
 
 def _with_remedies(faults: list[str]) -> str:

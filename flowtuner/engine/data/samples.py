@@ -16,10 +16,9 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from flowtuner.engine.data.sample import Plan, Sample, Size
+from flowtuner.engine.data.sample import FilmPlan, Plan, Sample, Shapes
 
 Numbers = npt.NDArray[np.int64]
-Shapes = tuple[Size, ...]
 
 READ_ROWS = 1000
 BLOCK_BYTES = 1 << 20
@@ -116,7 +115,7 @@ class SampleFile(Sequence[Sample]):
             sample.path,
             sample.content,
             sample.captions,
-            [plan.orientation, *plan.resize, *plan.crop],
+            [plan.orientation, *plan.resize, *plan.crop, *([plan.frames] if isinstance(plan, FilmPlan) else [])],
             [self._pack(one) for one in sample.references],
         ]
 
@@ -176,6 +175,12 @@ def _same(one: Sample, other: object) -> bool:
     return one == other
 
 
+def _read_plan(orientation: int, across: int, down: int, *crop: int) -> Plan:
+    left, top, width, height, *frames = crop
+    box = (left, top, width, height)
+    return FilmPlan(orientation, (across, down), box, *frames) if frames else Plan(orientation, (across, down), box)
+
+
 def _read(record: list[Any], datasets: list[str]) -> Sample:
     dataset, path, content, captions, plan, references = record
     return Sample(
@@ -183,6 +188,6 @@ def _read(record: list[Any], datasets: list[str]) -> Sample:
         path,
         content,
         tuple(captions),
-        Plan(plan[0], (plan[1], plan[2]), (plan[3], plan[4], plan[5], plan[6])),
+        _read_plan(*plan),
         tuple(_read(one, datasets) for one in references),
     )

@@ -16,6 +16,7 @@ from flowtuner.engine.data.buckets import find_exclusion, make_plan, turn_size
 from flowtuner.engine.data.captions import CaptionReader, MissingCaptionError
 from flowtuner.engine.data.faces import FaceFinder, check_faces
 from flowtuner.engine.data.files import FoundFile
+from flowtuner.engine.data.films import probe_film
 from flowtuner.engine.data.images import UnusableImageError, probe_image, quiet_decoding
 from flowtuner.engine.data.memo import Memo
 from flowtuner.engine.data.pairs import ReferenceSet, add_references
@@ -40,6 +41,8 @@ __all__ = ["Plan", "Quarantined", "Sample", "Scan", "scan_datasets"]
 
 MEMO_FILE = "pictures.sqlite"
 MEMO_VERSION = 3
+FILMS_FILE = "films.sqlite"
+FILMS_VERSION = 1
 REPORT_INTERVAL_S = 1.0
 NAMED_FAULTS = 5
 REMOTE_READS = 16
@@ -48,7 +51,7 @@ FACTS_WITHOUT_FACE = 4
 
 Report = Callable[[int, int], None]
 # What the memo keeps of a picture: hash, width, height, orientation, and the place of its face where somebody asked for
-# it (two numbers, or `None` without one) - or the reason it is unusable.
+# it (two numbers, or `None` without one) - or the reason it is unusable. Of a film: the frames in the face's place.
 Facts = list[Any] | str
 Captions = tuple[str, ...] | str
 
@@ -63,12 +66,17 @@ def scan_datasets(entries: Sequence[DatasetEntry], config: TrainingConfig, *, in
     settings += [resolve_references(entry, config) for entry in references]
     samples = SampleFile(index_dir)
     quarantined: list[Quarantined] = []
-    with Memo(index_dir / MEMO_FILE, MEMO_VERSION) as memo, quiet_decoding():
+    # The same file may be a picture to one dataset and a film to another: each kind has its memo.
+    with (
+        Memo(index_dir / MEMO_FILE, MEMO_VERSION) as memo,
+        Memo(index_dir / FILMS_FILE, FILMS_VERSION) as films,
+        quiet_decoding(),
+    ):
         sources = [open_source(entry, config, index_dir) for entry in (*pictures, *references)]
-        looks = {
-            one.id: _Look(one, source, Spool(_list_source(one, source, memo)), memo)
-            for one, source in zip(settings, sources, strict=True)
-        }
+        looks = {}
+        for one, source in zip(settings, sources, strict=True):
+            own = films if one.film else memo
+            looks[one.id] = _Look(one, source, Spool(_list_source(one, source, own)), own)
         progress = _Progress(sum(len(look.files) for look in looks.values()), report)
         facts = {entry.id: _look_at_references(looks[entry.id], progress) for entry in references}
         for entry in pictures:
@@ -173,6 +181,8 @@ class _Look:
     def _probe(self, path: str) -> Facts:
         try:
             data = self.source.read(path)
+            if self.settings.film:
+                return probe_film(data)
             facts = probe_image(data)
             known: list[Any] = [facts.content, facts.width, facts.height, facts.orientation]
             if self._wants_faces:
@@ -252,9 +262,19 @@ def _make_sample(
         return Quarantined(file.path, captions)
     if not captions:
         return None
-    plan = make_plan((width, height), orientation, content, crop, *face)
+    plan = _make_plan((width, height), orientation, content, look.settings, face)
+    if isinstance(plan, str):
+        return Quarantined(file.path, plan)
     sample = Sample(look.settings.id, file.path, content, captions, plan)
     return add_references(sample, look.source.root, size, sets) if sets else sample
+
+
+def _make_plan(
+    size: tuple[int, int], orientation: int, content: str, settings: DatasetSettings, extra: list[Any]
+) -> Plan | str:
+    if settings.film:
+        return settings.film.cut(make_plan(size, orientation, content, settings.crop), *extra)
+    return make_plan(size, orientation, content, settings.crop, *extra)
 
 
 def _explain_emptiness(look: _Look, faults: list[Quarantined]) -> str:

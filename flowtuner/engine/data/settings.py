@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowtuner.engine.data.films import FilmSettings, resolve_film
 from flowtuner.engine.data.tables import TableSettings
+from flowtuner.engine.families import open_family
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, TrainingConfig
 from flowtuner.options.dataset_rules import as_ids
@@ -84,7 +86,7 @@ class CaptionSettings:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """One dataset of pictures."""
+    """One dataset of pictures or films."""
 
     id: str
     captions: CaptionSettings
@@ -92,11 +94,14 @@ class DatasetSettings:
     max_samples: int | None = None
     reuses_listing: bool = False
     """Whether what was found last time is taken for what is there."""
+    film: FilmSettings | None = None
+    """How films are cut, if it holds films."""
 
 
 def picture_entries(entries: Sequence[DatasetEntry]) -> list[DatasetEntry]:
-    """The enabled entries that hold pictures to train on."""
-    return [entry for entry in entries if entry.dataset_type == "image" and not _pick(entry, "disabled", False)]
+    """The enabled entries that hold pictures or films to train on."""
+    wanted = [entry for entry in entries if entry.dataset_type in ("image", "video")]
+    return [entry for entry in wanted if not _pick(entry, "disabled", False)]
 
 
 def link_references(entries: Sequence[DatasetEntry]) -> dict[str, list[DatasetEntry]]:
@@ -140,7 +145,17 @@ def resolve_dataset(entry: DatasetEntry, config: TrainingConfig) -> DatasetSetti
         crop=_resolve_crop(entry, config),
         max_samples=_pick(entry, "max_num_samples", None),
         reuses_listing=_reuses_listing(entry, config),
+        film=_resolve_film(entry, config) if entry.dataset_type == "video" else None,
     )
+
+
+def _resolve_film(entry: DatasetEntry, config: TrainingConfig) -> FilmSettings:
+    family = open_family(config.model_family)
+    if not family.frames_per_latent:
+        raise DataError(f"dataset {entry.id}: dataset_type video: {family.name} draws pictures, not films.")
+    if entry.conditioning_data:
+        raise DataError(f"dataset {entry.id}: conditioning_data is not supported for films. Leave it out.")
+    return resolve_film(entry.id, entry.video, family.frames_per_latent, family.usual_frames)
 
 
 def _reuses_listing(entry: DatasetEntry, config: TrainingConfig) -> bool:

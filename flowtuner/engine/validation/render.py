@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowtuner.engine.family import frames_of
 from flowtuner.engine.run import ValidationReport
 from flowtuner.engine.validation.prompts import ValidationPrompt, validation_prompts
 from flowtuner.engine.validation.sheet import Tile, save_sheet
@@ -19,9 +20,8 @@ from flowtuner.errors import FlowtunerError
 
 if TYPE_CHECKING:  # prompts and sizes are wanted where torch is not
     import torch
-    from PIL.Image import Image
 
-    from flowtuner.engine.family import Family, Rows, Vae
+    from flowtuner.engine.family import Drawing, Family, Rows, Vae
     from flowtuner.options import TrainingConfig
 
 FOLDER = "validation_images"
@@ -46,14 +46,14 @@ class Shot:
     place: int
     """Of the prompt among the prompts: it decides which pictures it is drawn after, where a model needs some."""
 
-    def file_name(self, step: int) -> str:
+    def file_name(self, step: int, suffix: str) -> str:
         """The name under which the picture is kept."""
-        return f"step_{step}_{short_name(self.prompt)}_{self.size[0]}x{self.size[1]}_{self.number}.png"
+        return f"step_{step}_{short_name(self.prompt)}_{self.size[0]}x{self.size[1]}_{self.number}{suffix}"
 
 
 def file_pattern(step: int, prompt: ValidationPrompt) -> str:
-    """A pattern of the names of the pictures that were drawn of a prompt."""
-    return rf"step_{step}_{re.escape(short_name(prompt))}_\d+x\d+_\d+\.png"
+    """A pattern of the names of the pictures and films that were drawn of a prompt."""
+    return rf"step_{step}_{re.escape(short_name(prompt))}_\d+x\d+_\d+\.(png|gif)"
 
 
 def short_name(prompt: ValidationPrompt) -> str:
@@ -76,6 +76,7 @@ def run_validation(
 ) -> ValidationReport:
     """Draws every prompt at every size; a failure becomes the report's `error`, with the pictures made so far."""
     images: list[Path] = []
+    videos: list[Path] = []
     tiles: list[Tile] = []
     sheet, error = None, None
     folder = output_dir / FOLDER
@@ -85,11 +86,12 @@ def run_validation(
         folder.mkdir(parents=True, exist_ok=True)
         with _undisturbed(model, config, ema_weights), _interruptible(model, is_stopped):
             read = partial(_read_row, family, embeds, references)
-            for shot, image in _draw(family, model, vae_loader, read, embeds, config, shots, is_stopped):
-                path = folder / shot.file_name(step)
-                image.save(path)
-                images.append(path)
-                tiles.append(Tile(image, f"{shot.prompt.shortname}: {shot.prompt.prompt}"))
+            for shot, drawing in _draw(family, model, vae_loader, read, embeds, config, shots, is_stopped):
+                kept, suffix = (videos, ".gif") if isinstance(drawing, tuple) else (images, ".png")
+                path = folder / shot.file_name(step, suffix)
+                _save(drawing, path, family.frames_per_second)
+                kept.append(path)
+                tiles.append(Tile(frames_of(drawing)[-1], f"{shot.prompt.shortname}: {shot.prompt.prompt}"))
         if tiles:
             sheet = folder / f"step_{step}_sheet.png"
             save_sheet(tiles, f"step {step}", sheet)
@@ -97,10 +99,11 @@ def run_validation(
         # An out-of-memory error of torch is a RuntimeError.
         if not isinstance(problem, DrawingStoppedError):
             error = f"{type(problem).__name__}: {problem}"
-    if error is None and len(images) < len(shots):
-        error = f"stopped on request after {len(images)} of {len(shots)} pictures"
+    done = len(images) + len(videos)
+    if error is None and done < len(shots):
+        error = f"stopped on request after {done} of {len(shots)} pictures"
     prompts = tuple(dict.fromkeys(shot.prompt.prompt for shot in shots))
-    return ValidationReport(step, tuple(images), sheet, prompts, error)
+    return ValidationReport(step, tuple(images), tuple(videos), sheet, prompts, error)
 
 
 def _plan(config: TrainingConfig, step: int) -> Iterator[Shot]:
@@ -132,12 +135,13 @@ def _draw(
     config: TrainingConfig,
     shots: list[Shot],
     is_stopped: Callable[[], bool],
-) -> Iterator[tuple[Shot, Image]]:
+) -> Iterator[tuple[Shot, Drawing]]:
     if not shots:
         return
     vae = vae_loader()
     negative = embeds(config.validation_negative_prompt or "")
-    for batch, texts in _batches(shots, read):
+    frames = config.validation_num_video_frames or family.usual_frames if family.frames_per_latent else 1
+    for batch, texts in _batches(shots, read, frames):
         if is_stopped():
             return
         width, height = batch[0].size
@@ -155,12 +159,20 @@ def _draw(
         yield from zip(batch, pictures, strict=True)
 
 
-def _batches(shots: list[Shot], read: Callable[[Shot], Rows]) -> Iterator[tuple[list[Shot], list[Rows]]]:
+def _save(drawing: Drawing, path: Path, frames_per_second: int) -> None:
+    first, *others = frames_of(drawing)
+    if not isinstance(drawing, tuple):
+        first.save(path)
+        return
+    first.save(path, save_all=True, append_images=others, duration=round(1000 / frames_per_second), loop=0)
+
+
+def _batches(shots: list[Shot], read: Callable[[Shot], Rows], frames: int) -> Iterator[tuple[list[Shot], list[Rows]]]:
     batch: list[Shot] = []
     texts: list[Rows] = []
     for shot in shots:
         text = read(shot)
-        is_full = len(batch) >= max(PIXELS_AT_ONCE // (shot.size[0] * shot.size[1]), 1)
+        is_full = len(batch) >= max(PIXELS_AT_ONCE // (shot.size[0] * shot.size[1] * frames), 1)
         if batch and (is_full or shot.size != batch[0].size or _is_after_others(text, texts[0])):
             yield batch, texts
             batch, texts = [], []

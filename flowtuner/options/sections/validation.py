@@ -77,7 +77,9 @@ class ValidationOptions(Section):
         False, "Renders with the model as dynamo_backend compiled it; each new size compiles once more."
     )
     validation_lycoris_strength: float = option(1.0, "Strength of LyCORIS while rendering.", ge=0, accepted=True)
-    validation_num_video_frames: int | None = option(None, "Frames of a rendered video.", ge=1, accepted=True)
+    validation_num_video_frames: int | None = option(
+        None, "Frames of a rendered film; empty: as many as the family usually draws.", ge=1
+    )
     validation_stitch_input_location: Literal["left", "right"] = option(
         "left", "Where the input stands beside its result.", accepted=True
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowtuner.engine.data.files import FoundFile, find_pictures
+from flowtuner.engine.data.films import find_films, read_film
 from flowtuner.engine.data.images import read_bytes
 from flowtuner.engine.data.sample import Quarantined
 from flowtuner.engine.data.sources.source import Source
@@ -14,7 +15,7 @@ from flowtuner.options import DatasetEntry, TrainingConfig
 
 def open_source(entry: DatasetEntry, config: TrainingConfig, index_dir: Path) -> LocalSource:
     """The folder that `instance_data_dir` names."""
-    return LocalSource(entry)
+    return FilmFolder(entry) if entry.dataset_type == "video" else LocalSource(entry)
 
 
 class LocalSource(Source):
@@ -44,3 +45,16 @@ class LocalSource(Source):
     def read_text(self, path: str) -> str:
         """A text file's content."""
         return Path(path).read_text(encoding="utf-8-sig")
+
+
+class FilmFolder(LocalSource):
+    """All films below a folder."""
+
+    def walk(self) -> Iterator[FoundFile | Quarantined]:
+        """Animated files and folders of frames."""
+        self.check()
+        return find_films(self._folder)
+
+    def read(self, path: str) -> bytes:
+        """A film's bytes."""
+        return read_film(path)

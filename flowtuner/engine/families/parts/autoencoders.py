@@ -84,6 +84,14 @@ class VideoVae(Vae):
         return pixels
 
 
+class FilmVae(VideoVae):
+    """An autoencoder of films that also takes pictures, as films of one frame."""
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The latents of films (B, 3, F, H, W) or pictures (B, 3, H, W)."""
+        return super().encode(pixels[:, :, None] if pixels.ndim == 4 else pixels)
+
+
 class StillVae(VideoVae):
     """An autoencoder of films that is given pictures: films of one frame."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,10 @@ class T5Text(TextEncoder):
         self._model = model
         self._max_tokens = max_tokens
         self._counted: dict[str, list[int]] = {}
+
+    def clean(self, prompt: str) -> str:
+        """What the pipeline does to a prompt; its further cleaning needs extra packages and strips real words."""
+        return prompt.lower().strip()
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Tokens per prompt, the end mark included."""
@@ -41,8 +47,17 @@ class T5Text(TextEncoder):
         return [{"prompt_embeds": states[row, :length].clone()} for row, length in enumerate(lengths)]
 
     def _tokenize(self, prompts: Sequence[str]) -> list[list[int]]:
-        ids: list[list[int]] = self._tokenizer(_clean(prompts), truncation=True, max_length=self._max_tokens).input_ids
+        cleaned = [self.clean(prompt) for prompt in prompts]
+        ids: list[list[int]] = self._tokenizer(cleaned, truncation=True, max_length=self._max_tokens).input_ids
         return ids
+
+
+class UMT5Text(T5Text):
+    """UMT5 as Wan uses it: as it is written, but for HTML's own signs and runs of blanks."""
+
+    def clean(self, prompt: str) -> str:
+        """What the pipeline does to a prompt before it is read."""
+        return re.sub(r"\s+", " ", html.unescape(html.unescape(prompt))).strip()
 
 
 class ClipAndT5(TextEncoder):
@@ -113,8 +128,3 @@ def pad_rows(rows: Sequence[Rows]) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(embed) for embed in embeds])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     return pad_sequence(embeds, batch_first=True), mask.to(embeds[0].device)
-
-
-def _clean(prompts: Sequence[str]) -> list[str]:
-    # What PixArt's pipeline does to a prompt; its further cleaning needs extra packages and strips real words.
-    return [prompt.lower().strip() for prompt in prompts]

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowtuner.durable import atomic_folder
 from flowtuner.engine.families.parts import source as sources
-from flowtuner.engine.family import Family, Rows, TextEncoder, Vae
+from flowtuner.engine.family import Drawing, Family, Rows, TextEncoder, Vae
 from flowtuner.errors import Fault
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
     from flowtuner.engine.diffusion import NoiseSchedule
     from flowtuner.options import TrainingConfig
@@ -122,7 +121,7 @@ class PipelineFamily(Family):
         steps: int,
         guidance: float,
         seeds: Sequence[int],
-    ) -> list[Image]:
+    ) -> list[Drawing]:
         """Draws through the pipeline."""
         import torch
 
@@ -133,13 +132,13 @@ class PipelineFamily(Family):
         like = next(model.parameters())
         prompts = {name: _move(value, like) for name, value in self.prompt_arguments(texts, negative).items()}
         with muted_deprecations():
-            images: list[Image] = pipeline(
+            answer = pipeline(
                 **prompts,
                 **self.drawing_arguments(width, height, guidance),
                 num_inference_steps=steps,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # on the CPU: the same on any device
-            ).images
-        return images
+            )
+        return self.read_drawings(answer)
 
     def open_pipeline(self, model: torch.nn.Module, vae: Vae, texts: Sequence[Rows]) -> Any:
         """The pipeline around the model, without text encoders."""
@@ -162,6 +161,11 @@ class PipelineFamily(Family):
         both = self.collate_text([*texts, *[negative] * count])
         wanted = {name: tensor[:count] for name, tensor in both.items()}
         return wanted | {f"negative_{name}": tensor[count:] for name, tensor in both.items()}
+
+    def read_drawings(self, answer: Any) -> list[Drawing]:
+        """What the pipeline drew."""
+        drawn: list[Drawing] = answer.images
+        return drawn
 
     def drawing_arguments(self, width: int, height: int, guidance: float) -> dict[str, Any]:
         """The pipeline's arguments about the picture."""

@@ -31,18 +31,28 @@ def build_t5(vocabulary: int, width: int) -> Any:
     """A T5 encoder of two layers."""
     from transformers import T5Config, T5EncoderModel
 
-    config = T5Config(
-        vocab_size=max(vocabulary, 128),
-        d_model=width,
-        d_kv=16,
-        d_ff=2 * width,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-        is_encoder_decoder=False,
-        use_cache=False,
-    )
-    return T5EncoderModel(config).eval()
+    return T5EncoderModel(T5Config(**_shape_t5(vocabulary, width))).eval()
+
+
+def build_umt5(vocabulary: int, width: int) -> Any:
+    """A UMT5 encoder of two layers."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(UMT5Config(**_shape_t5(vocabulary, width))).eval()
+
+
+def _shape_t5(vocabulary: int, width: int) -> dict[str, Any]:
+    return {
+        "vocab_size": max(vocabulary, 128),
+        "d_model": width,
+        "d_kv": 16,
+        "d_ff": 2 * width,
+        "num_layers": 2,
+        "num_heads": 4,
+        "feed_forward_proj": "gated-gelu",
+        "is_encoder_decoder": False,
+        "use_cache": False,
+    }
 
 
 def build_clip_tokenizer(words: Sequence[str] = ()) -> Any:
