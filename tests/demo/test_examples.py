@@ -14,7 +14,11 @@ EXAMPLES = sorted(path.parent.name for path in (CONFIG / "examples").glob("*/con
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    for name in ("datasets/pictures", "datasets/subject", "datasets/edits", "datasets/originals", "pictures", "model"):
+    entries = [
+        entry for path in CONFIG.glob("examples/*/multidatabackend.json") for entry in json.loads(path.read_text())
+    ]
+    folders = {entry["instance_data_dir"] for entry in entries if "instance_data_dir" in entry}
+    for name in ("pictures", "model", *(folder for folder in folders if folder.startswith("datasets/"))):
         (tmp_path / name).mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
