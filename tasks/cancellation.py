@@ -1,11 +1,9 @@
-"""How a run learns that it is cancelled when nobody is left to tell it, and how it is left alone while it saves."""
+"""How a run learns that it is cancelled, or that its time is over, when nobody is left to tell it."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import os
-import signal
 import threading
 from collections.abc import Iterator
 from uuid import UUID
@@ -16,25 +14,31 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 
+from tasks.grace import Grace
+
 POLL_S = 3.0
 CANCELLED = {StateType.CANCELLING, StateType.CANCELLED}
 
 
 class RunCancelledError(Exception):
-    """The run was stopped because its flow run was cancelled; the text says what is saved."""
+    """The run was stopped before its end by somebody's wish; the text says what is saved."""
+
+    def __init__(self, message: str, state: str = "Cancelled") -> None:
+        super().__init__(message)
+        self.state = state
 
 
 @contextlib.contextmanager
-def watched_for_cancel(poll_s: float = POLL_S) -> Iterator[None]:
-    """Sends this process SIGTERM once the flow run is cancelling; a worker that died cannot do it."""
+def watched_for_cancel(grace: Grace, poll_s: float = POLL_S) -> Iterator[None]:
+    """Stops the run once its flow run is cancelling; a worker that died cannot do it."""
     run_id = flow_run.get_id()
     if run_id is None or threading.current_thread() is not threading.main_thread():
-        yield  # without Prefect's signal handler a SIGTERM would end the process before anything is saved
+        yield  # without a signal handler of ours a SIGTERM would end the process before anything is saved
         return
     stop = threading.Event()
     context = contextvars.copy_context()
     watcher = threading.Thread(
-        target=context.run, args=(_watch, UUID(run_id), stop, poll_s), name="cancel-watch", daemon=True
+        target=context.run, args=(_watch, UUID(run_id), grace, stop, poll_s), name="cancel-watch", daemon=True
     )
     watcher.start()
     try:
@@ -44,16 +48,18 @@ def watched_for_cancel(poll_s: float = POLL_S) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ignored_signals() -> Iterator[None]:
-    """Keeps SIGTERM from interrupting what must be finished; Ctrl-C still does."""
-    if threading.current_thread() is not threading.main_thread():
+def limited(grace: Grace, seconds: float | None) -> Iterator[None]:
+    """Stops the run so early that it is gone when its time is over."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _ignore)
+    timer = threading.Timer(max(0.0, seconds - grace.seconds), grace.ask, ("time limit",))
+    timer.daemon = True
+    timer.start()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        timer.cancel()
 
 
 def is_cancelled(run_id: str | None) -> bool:
@@ -68,12 +74,8 @@ def is_cancelled(run_id: str | None) -> bool:
     return state is not None and state.type in CANCELLED
 
 
-def _watch(run_id: UUID, stop: threading.Event, poll_s: float) -> None:
+def _watch(run_id: UUID, grace: Grace, stop: threading.Event, poll_s: float) -> None:
     while not stop.wait(poll_s):
         if is_cancelled(str(run_id)) and not stop.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)
+            grace.ask("cancelled", is_repeated=True)  # the worker, if it lives, sends a signal of its own
             return
-
-
-def _ignore(number: int, frame: object) -> None:
-    """A function instead of SIG_IGN, which children would inherit."""
