@@ -29,4 +29,4 @@ def cache(
         with open_run(checked) as run:
             return {"text": asdict(cache_text(run.engine)), "latents": asdict(cache_latents(run.engine))}
     except RunCancelledError as stop:
-        return Cancelled(message=str(stop))
+        return Cancelled(message=str(stop), name=stop.state)

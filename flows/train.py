@@ -44,7 +44,7 @@ def train(
         with open_run(checked) as run:
             return _train(run)
     except RunCancelledError as stop:
-        return Cancelled(message=str(stop))
+        return Cancelled(message=str(stop), name=stop.state)
 
 
 def _train(run: Run) -> dict[str, Any]:

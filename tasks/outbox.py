@@ -18,9 +18,14 @@ from flowtuner.engine.events import EventLog
 from flowtuner.errors import FlowtunerError, PublishError
 from flowtuner.publishing.destination import Destination, PublishResult
 from flowtuner.publishing.manifest import Manifest
-from flowtuner.publishing.snapshot import Frozen, Snapshot, Unit, freeze, remove_spool, thaw
+from flowtuner.publishing.snapshot import Frozen, Snapshot, Unit, claimed_spool, freeze, remove_spool, thaw
+from tasks.grace import Grace
+from tasks.ledger import Ledger
 from tasks.page.live import shown_live
 from tasks.publish import publish, seal
+
+POLL_S = 0.1
+RELEASE = "release"
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,16 @@ _Upload = tuple[Destination, PrefectFuture[PublishResult]]
 class _Shipment:
     """One frozen unit on its way to all destinations; its links go when the last upload has ended."""
 
-    def __init__(self, frozen: Frozen, sealed: PrefectFuture[Snapshot], uploads: Sequence[_Upload]) -> None:
+    def __init__(
+        self,
+        frozen: Frozen,
+        sealed: PrefectFuture[Snapshot],
+        uploads: Sequence[_Upload],
+        stop: threading.Event | None = None,
+    ) -> None:
         self.frozen = frozen
+        self.stop = stop or threading.Event()
+        self.ended = threading.Event()
         self._sealed = sealed
         self._uploads = uploads
         self._lock = threading.Lock()
@@ -62,6 +75,7 @@ class _Shipment:
             is_last = self._open == 0
         if is_last:
             self.thaw()
+            self.ended.set()
 
     def thaw(self) -> None:
         """Gives the links back, once: a late callback must not take what was frozen again."""
@@ -90,9 +104,10 @@ class Outbox:
     destinations: Sequence[Destination]
     events: EventLog
     keep: int
+    ledger: Ledger = field(default_factory=Ledger)
     _shipments: list[_Shipment] = field(default_factory=list)
     _lost: list[Delivery] = field(default_factory=list)
-    _stop: threading.Event = field(default_factory=threading.Event)
+    _history: dict[tuple[str, str], Delivery] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         return self
@@ -101,10 +116,13 @@ class Outbox:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A run that failed still finishes its uploads: its newest checkpoint is what can be saved of it. One that is
-        # stopped must leave within seconds.
-        if error is not None and not isinstance(error, FlowtunerError):
-            self._stop.set()
-        self.collect()
+        # stopped has done so in `finish`, and must leave.
+        try:
+            if error is None or isinstance(error, FlowtunerError):
+                self.collect()
+        finally:
+            self._give_up()
+            self.collect()
 
     def send(self, unit: Unit) -> None:
         """Freezes a unit and has it uploaded to every destination that keeps such units."""
@@ -117,13 +135,15 @@ class Outbox:
             self.events.notify("error", str(error))
             self._lost += [Delivery(destination, unit, error=str(error)) for destination in destinations]
             return
-        sealed = seal.submit(frozen, self.events, self._stop)
+        self.ledger.note_saved(unit.step)
+        stop = threading.Event()
+        sealed = seal.submit(frozen, self.events, stop)
         snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
         uploads = [
-            (destination, publish.submit(destination, snapshot, self.events, self._stop, self.keep))
+            (destination, publish.submit(destination, snapshot, self.events, stop, self.keep, self.ledger))
             for destination in destinations
         ]
-        self._shipments.append(_Shipment(frozen, sealed, uploads))
+        self._shipments.append(_Shipment(frozen, sealed, uploads, stop))
 
     def collect(self) -> list[Delivery]:
         """Waits for every upload and answers with what became of each."""
@@ -133,7 +153,29 @@ class Outbox:
             shipment.thaw()
             remove_spool(shipment.frozen.unit)
         self._shipments.clear()
+        self._history |= {(each.unit.name, each.destination.name): each for each in deliveries}
         return deliveries
+
+    def finish(self, newest: Unit | None, grace: Grace) -> None:
+        """Has the newest checkpoint of a stopped run published, and the release if it is written, while there is time.
+
+        Whatever else waits or hangs is given up.
+        """
+        wanted = {newest.name if newest else "", RELEASE}
+        for shipment in self._shipments:
+            if shipment.frozen.unit.name not in wanted:
+                shipment.stop.set()
+        if newest and not self._is_on_its_way(newest):
+            self.send(newest)
+        for shipment in self._shipments:
+            while not shipment.ended.wait(POLL_S) and grace.left_s > 0:
+                continue  # short waits let signals reach the main thread
+        self._give_up()
+        self.collect()
+
+    def account(self) -> list[Delivery]:
+        """What became of everything that was sent."""
+        return list(self._history.values())
 
     def settle(self, units: Sequence[Unit]) -> list[Delivery]:
         """Sees to it that every unit that is still on disk was sent, once more if the first time was in vain."""
@@ -154,10 +196,25 @@ class Outbox:
         kept = [each for each in first if each.unit.name in wanted]
         return [each for each in kept if (each.unit.name, each.destination.name) not in repeated] + second
 
+    def _is_on_its_way(self, unit: Unit) -> bool:
+        if any(shipment.frozen.unit.name == unit.name and not shipment.ended.is_set() for shipment in self._shipments):
+            return True
+        return all(self.ledger.has_verified(destination.name, unit.name) for destination in self.destinations)
+
+    def _give_up(self) -> None:
+        for shipment in self._shipments:
+            shipment.stop.set()
+
 
 @contextlib.contextmanager
 def open_outbox(destinations: Sequence[Destination], output_dir: Path, keep: int) -> Iterator[Outbox]:
     """An outbox without a run around it, for publishing what a run has left."""
-    events = EventLog(output_dir / "logs" / "events.jsonl", str(flow_run.get_id() or uuid4()))
-    with contextlib.closing(events), shown_live(events), Outbox(destinations, events, keep) as outbox:
+    log = output_dir / "logs" / "events.jsonl"
+    events = EventLog(log, str(flow_run.get_id() or uuid4()))
+    with (
+        contextlib.closing(events),
+        shown_live(events),
+        claimed_spool(output_dir),
+        Outbox(destinations, events, keep, Ledger(log)) as outbox,
+    ):
         yield outbox

@@ -29,6 +29,7 @@ class CheckedRun:
     warnings: tuple[str, ...] = ()
     is_paced: bool = False
     resume: ResumePoint | None = None
+    will_publish: bool = True
 
     @property
     def output_dir(self) -> Path:
@@ -56,4 +57,6 @@ def check_run(
         get_run_logger().warning("%s", warning)
     if faults := [*faults, *found.faults]:
         raise ConfigError(faults)
-    return CheckedRun(loaded, found.destinations, found.warnings, found.is_paced, found.resume)
+    return CheckedRun(
+        loaded, found.destinations, found.warnings, found.is_paced, found.resume, will_publish=will_publish
+    )

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
+from concurrent.futures import wait
+from functools import partial
+from typing import Any, TypeVar
 
 from prefect.logging import get_run_logger
 
+from flowtuner.background import in_background
 from flowtuner.engine.events import PUBLISH, EventLog
-from flowtuner.errors import FlowtunerError, PublishError
+from flowtuner.errors import FlowtunerError, PublishError, Transient
 from flowtuner.publishing.destination import Destination, PublishResult
 from flowtuner.publishing.snapshot import Frozen, Snapshot
-from tasks.retries import publish_task
+from tasks.ledger import Ledger
+from tasks.retries import PUBLISH_RETRIES, count_retries, pause_before_retry, upload_task
+
+POLL_S = 0.2  # how soon a run that is stopped lets go of its uploads
+TOLD_EVERY_S = 5.0
+
+T = TypeVar("T")
 
 
 class PublishStoppedError(PublishError):
@@ -22,40 +33,115 @@ class SupersededError(PublishError):
     """A checkpoint that newer ones have overtaken before its turn came."""
 
 
-@publish_task("hash {frozen.unit.name}")
+@upload_task("hash {frozen.unit.name}")
 def seal(frozen: Frozen, events: EventLog, stop: threading.Event) -> Snapshot:
     """Hashes a frozen checkpoint into its manifest."""
+    check = partial(_check, stop, frozen.unit.name)
+    pause_before_retry(stop)
     try:
-        return frozen.seal(lambda: _check(stop, frozen.unit.name))
+        return _unless_stopped(lambda: frozen.seal(check), check)
     except PublishError as error:
         events.notify("error", str(error))
         raise
 
 
-@publish_task("publish {snapshot.name} to {destination.name}")
+@upload_task("publish {snapshot.name} to {destination.name}")
 def publish(
-    destination: Destination, snapshot: Snapshot, events: EventLog, stop: threading.Event, keep: int = 0
+    destination: Destination,
+    snapshot: Snapshot,
+    events: EventLog,
+    stop: threading.Event,
+    keep: int = 0,
+    ledger: Ledger | None = None,
 ) -> PublishResult:
     """Brings a sealed checkpoint or release to a destination, and lets its oldest checkpoints there go."""
-    about: dict[str, Any] = {
-        "destination": destination.name,
-        "provider": destination.provider,
-        "what": snapshot.name,
-        "step": snapshot.manifest.step,
-    }
-    events.append(PUBLISH, about | {"state": "uploading", "verified": False})
+    upload = _Upload(destination, snapshot, events, stop, ledger or Ledger())
+    upload.tell_beginning()
     try:
+        _check(stop, snapshot.name)
+        pause_before_retry(stop)
         _refuse_superseded(snapshot, keep)
-        result = destination.publish(snapshot, lambda done, total: _check(stop, snapshot.name), keep)
+        result = _unless_stopped(lambda: upload.run(keep), upload.tell_progress)
     except FlowtunerError as error:
-        events.append(PUBLISH, about | {"state": "failed", "verified": False, "message": str(error)})
+        upload.tell_failure(error)
         raise
-    for note in result.notes:
-        events.notify("warning", note)
-    facts = {"uri": result.uri, "files": result.files, "bytes": result.bytes, "verified": result.verified}
-    events.append(PUBLISH, about | {"state": "verified"} | facts)
-    get_run_logger().info("published %s to %s: %s", snapshot.name, destination.name, result.uri)
+    upload.tell_success(result)
     return result
+
+
+class _Upload:
+    """One attempt: what it does in a thread of its own, and what is told of it meanwhile."""
+
+    def __init__(
+        self, destination: Destination, snapshot: Snapshot, events: EventLog, stop: threading.Event, ledger: Ledger
+    ) -> None:
+        self._destination = destination
+        self._snapshot = snapshot
+        self._events = events
+        self._stop = stop
+        self._ledger = ledger
+        self._retries = count_retries()
+        self._done, self._total = 0, 0
+        self._told_done, self._told_at = 0, time.monotonic()
+
+    def run(self, keep: int) -> PublishResult:
+        return self._destination.publish(self._snapshot, self._take_note, keep)
+
+    def tell_beginning(self) -> None:
+        manifest = self._snapshot.manifest
+        again = f", attempt {self._retries + 1}" if self._retries else ""
+        size = f"{len(manifest.files)} files, {manifest.size / 1e6:,.1f} MB"
+        get_run_logger().info("pushing %s to %s: %s%s", self._snapshot.name, self._destination.name, size, again)
+        self._append("uploading")
+
+    def tell_progress(self) -> None:
+        """Says now and then how far it is; ends it when the run is stopped."""
+        _check(self._stop, self._snapshot.name)
+        if self._done == self._told_done or time.monotonic() - self._told_at < TOLD_EVERY_S:
+            return
+        self._told_done, self._told_at = self._done, time.monotonic()
+        percent = 100 * self._done / max(1, self._total)
+        get_run_logger().info("upload of %s to %s: %.0f %%", self._snapshot.name, self._destination.name, percent)
+        self._append("uploading", done_bytes=self._done, total_bytes=self._total)
+
+    def tell_failure(self, error: FlowtunerError) -> None:
+        is_tried_again = isinstance(error, Transient) and self._retries < PUBLISH_RETRIES
+        self._append("uploading" if is_tried_again else "failed", message=str(error))
+
+    def tell_success(self, result: PublishResult) -> None:
+        for note in result.notes:
+            self._events.notify("warning", note)
+        self._ledger.note_verified(result)
+        facts = {"uri": result.uri, "files": result.files, "bytes": result.bytes, "sent_bytes": result.sent_bytes}
+        self._append("verified", **facts, verified=result.verified)
+        get_run_logger().info("pushed %s to %s: %s", result.name, result.destination, result.uri)
+
+    def _take_note(self, done: int, total: int) -> None:
+        _check(self._stop, self._snapshot.name)
+        self._done, self._total = done, total
+
+    def _append(self, state: str, **facts: Any) -> None:
+        manifest = self._snapshot.manifest
+        about = {
+            "destination": self._destination.name,
+            "provider": self._destination.provider,
+            "what": self._snapshot.name,
+            "step": manifest.step,
+            "state": state,
+            "verified": False,
+            "files": len(manifest.files),
+            "bytes": manifest.size,
+            "retries": self._retries,
+        }
+        self._events.append(PUBLISH, about | self._ledger.lag(self._destination.name) | facts)
+
+
+def _unless_stopped(call: Callable[[], T], look: Callable[[], None]) -> T:
+    # A request that hangs cannot be interrupted: it is left alone in its thread, which nobody waits for.
+    running = in_background(call, "upload")
+    while not wait([running], POLL_S).done:
+        look()
+    return running.result()
 
 
 def _check(stop: threading.Event, name: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect import task
@@ -41,21 +42,31 @@ def confirm(deliveries: Sequence[Delivery]) -> list[Delivery]:
 @task(task_run_name="report", cache_policy=NO_CACHE)
 def report(outcome: Outcome, deliveries: Sequence[Delivery]) -> dict[str, Any]:
     """Writes what is where; raises PublishError when a required destination lacks something."""
-    value = {
-        "run_id": outcome.run_id,
-        "output_dir": str(outcome.output_dir),
-        "step": outcome.step,
-        "loss": outcome.loss,
-        "release": str(outcome.release) if outcome.release else None,
-        "worst_case_loss_steps": outcome.worst_case_loss_steps,
-        "published": [_row(delivery) for delivery in deliveries],
-    }
-    durable.write_json(outcome.output_dir / outcome.report_name, value)
+    value = write_report(outcome, deliveries)
     missing = [delivery for delivery in deliveries if not delivery.is_verified]
     for delivery in missing:
         get_run_logger().warning("%s lacks %s: %s", delivery.destination.name, delivery.unit.name, delivery.error)
     if any(delivery.destination.required for delivery in missing):
         raise PublishError(_explain(outcome, [each for each in missing if each.destination.required]))
+    return value
+
+
+def write_report(
+    outcome: Outcome, deliveries: Sequence[Delivery], ending: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Writes what a run reached and what stands where; `ending` says how it ended if not by itself."""
+    value = {
+        "run_id": outcome.run_id,
+        "output_dir": str(outcome.output_dir),
+        "status": "completed",
+        "step": outcome.step,
+        "loss": outcome.loss,
+        "release": str(outcome.release) if outcome.release else None,
+        "worst_case_loss_steps": outcome.worst_case_loss_steps,
+        "published": [_row(delivery) for delivery in deliveries],
+        **ending,
+    }
+    durable.write_json(outcome.output_dir / outcome.report_name, value)
     return value
 
 

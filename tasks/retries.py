@@ -47,7 +47,7 @@ def count_retries() -> int:
 def pause_before_retry(stop: threading.Event) -> None:
     """Waits longer before every attempt, by chance a little more, unless the run is stopped."""
     if retries := count_retries():
-        stop.wait(BACKOFF_S * 2 ** (retries - 1) * random.uniform(1, 1 + JITTER))  # noqa: S311  no secret
+        stop.wait(BACKOFF_S * 2 ** (retries - 1) * random.uniform(1, 1 + JITTER))
 
 
 def is_transient(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:

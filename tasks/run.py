@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from types import MappingProxyType
 from uuid import uuid4
 
 from prefect.exceptions import TerminationSignal
@@ -20,14 +20,20 @@ from flowtuner.engine.run import Checkpoint, Position, RunSpec
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
 from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.memory import remember_entries
-from flowtuner.publishing.resume import ResumePoint
-from tasks.cancellation import RunCancelledError, ignored_signals, is_cancelled, watched_for_cancel
+from flowtuner.publishing.snapshot import claimed_spool
+from tasks.cancellation import RunCancelledError, is_cancelled, limited, watched_for_cancel
+from tasks.grace import Grace, Reason
+from tasks.ledger import Ledger
 from tasks.outbox import Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
+from tasks.report import Outcome, write_report
 from tasks.resume import fetch_checkpoint
 from tasks.tensorboard import tracked
-from tasks.units import Origin, unit_of
+from tasks.units import Origin, find_newest, unit_of
+
+STATES = MappingProxyType({"cancelled": "Cancelled", "time limit": "Stopped"})
+"""How Prefect calls the end of a run that was stopped on purpose."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,24 @@ class Run:
     engine: Engine
     outbox: Outbox
     origin: Origin
-    is_paced: bool = False
-    resume: ResumePoint | None = None
+    checked: CheckedRun
 
     def go_on(self) -> None:
         """Brings the checkpoint here that the run goes on from, if it is not on this disk."""
-        if self.resume is not None:
-            self.engine.go_on_from(fetch_checkpoint(self.resume, self.spec, self.outbox.events))
+        if self.checked.resume is not None:
+            self.engine.go_on_from(fetch_checkpoint(self.checked.resume, self.spec, self.outbox.events))
 
     def legs(self, position: Position) -> Iterator[Leg]:
         """The legs that are left from a position."""
         config = self.spec.loaded.config
         where = (position.step, position.total_steps, position.steps_per_epoch)
-        if self.is_paced:
+        if self.checked.is_paced:
             return paced_legs(config, *where, Pace(PACE_S, PACE_SHARE), time.monotonic)
         return legs(config, *where)
+
+    def newest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint of this run, or of the one that it continues."""
+        return self.engine.newest_checkpoint or find_newest(self.spec.output_dir)
 
     def publish_later(self, saved: Checkpoint) -> None:
         """Has a checkpoint or the release uploaded while training goes on."""
@@ -68,57 +77,102 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
         contextlib.closing(EventLog(spec.event_log, spec.run_id)) as events,
         shown_live(events, spec.loaded),
         tracked(events, config),
+        claimed_spool(spec.output_dir),
     ):
-        engine = Engine(spec, events)
-        outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit)
+        engine = Engine(spec, events, config.grace_seconds)
+        outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit, Ledger(spec.event_log))
+        run = Run(spec, engine, outbox, Origin.of(spec), checked)
         remember_entries(spec.output_dir, publishing_entries(config))
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
         for warning in checked.warnings:
             events.notify("warning", warning)
-        with _ending_told(engine, events), outbox, _closed(engine), watched_for_cancel():
+        grace = Grace(config.grace_seconds)
+        with (
+            _ending_told(run, grace),
+            outbox,
+            grace,
+            _left_in_order(run, grace),
+            watched_for_cancel(grace),
+            limited(grace, config.max_runtime),
+        ):
             engine.start()
-            yield Run(spec, engine, outbox, Origin.of(spec), checked.is_paced, checked.resume)
+            yield run
 
 
-def where_it_stands(output_dir: Path, newest: Checkpoint | None) -> str:
-    """Where the newest checkpoint of a stopped run is, and how to go on."""
+def where_it_stands(newest: Checkpoint | None, places: Sequence[str] = ()) -> str:
+    """Where the newest checkpoint of a stopped run is, here and elsewhere, and how to go on."""
     if newest is None:
         return (
             "stopped before the first checkpoint; what is cached stays. Start it again with the same options to go on"
         )
-    return f"stopped; step {newest.step} is saved in {newest.path}. Start it again with the same options to go on"
+    where = "; ".join((f"stopped; step {newest.step} is saved in {newest.path}", *places))
+    return f"{where}. Start it again with the same options to go on"
 
 
 @contextlib.contextmanager
-def _closed(engine: Engine) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        with ignored_signals():  # a second signal must not interrupt the saving that the first one asked for
-            engine.close()
-
-
-@contextlib.contextmanager
-def _ending_told(engine: Engine, events: EventLog) -> Iterator[None]:
-    events.append(STATUS, {"status": "running", "message": ""})
+def _left_in_order(run: Run, grace: Grace) -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, TerminationSignal) as stop:
-        message = where_it_stands(engine.spec.output_dir, engine.newest_checkpoint)
-        is_signal = isinstance(stop, TerminationSignal)
-        is_asked_for = not is_signal or is_cancelled(flow_run.get_id())
-        _tell(engine, events, "cancelled" if is_asked_for else "preempted", message)
-        get_run_logger().warning(message)
-        if is_signal and is_asked_for:
-            raise RunCancelledError(message) from stop
+        grace.begin("interrupted" if isinstance(stop, KeyboardInterrupt) else None)
+        grace.when_hurried(run.engine.kill)
+        run.engine.close()
+        newest = run.newest_checkpoint()
+        run.outbox.finish(unit_of(run.origin, newest) if newest else None, grace)
+        raise
+    finally:
+        run.engine.close()
+
+
+@contextlib.contextmanager
+def _ending_told(run: Run, grace: Grace) -> Iterator[None]:
+    run.outbox.events.append(STATUS, {"status": "running", "message": ""})
+    try:
+        yield
+    except (KeyboardInterrupt, TerminationSignal) as stop:
+        if grace.reason == "terminated" and is_cancelled(flow_run.get_id()):
+            grace.reason = "cancelled"
+        message = _tell_stop(run, grace.reason)
+        if isinstance(stop, TerminationSignal) and grace.reason != "terminated":
+            raise RunCancelledError(message, STATES[grace.reason]) from stop
         raise
     except BaseException as error:
-        _tell(engine, events, "failed", str(error))
+        _tell(run, "failed", str(error))
         raise
-    _tell(engine, events, "completed", "")
+    _tell(run, "completed", "")
 
 
-def _tell(engine: Engine, events: EventLog, status: str, message: str) -> None:
-    newest = engine.newest_checkpoint
+def _tell_stop(run: Run, reason: Reason) -> str:
+    newest, account = run.newest_checkpoint(), run.outbox.account()
+    places = list(_describe_places(run, newest))
+    message = where_it_stands(newest, places)
+    status = "cancelled" if reason in ("cancelled", "interrupted") else "preempted"
     path = str(newest.path) if newest else None
-    events.append(STATUS, {"status": status, "message": message, "checkpoint": path})
+    standings = [run.outbox.ledger.summarize(destination.name) for destination in run.outbox.destinations]
+    facts = {"status": status, "reason": reason, "checkpoint": path, "resume_from": path, "destinations": standings}
+    if run.checked.will_publish:
+        outcome = Outcome(run.spec.run_id, run.spec.output_dir, newest.step if newest else 0)
+        write_report(outcome, account, facts | {"message": message})
+    run.outbox.events.append(STATUS, facts | {"message": message, "places": places})
+    get_run_logger().warning(message)
+    return message
+
+
+def _describe_places(run: Run, newest: Checkpoint | None) -> Iterator[str]:
+    ledger = run.outbox.ledger
+    errors = {
+        each.destination.name: each.error
+        for each in run.outbox.account()
+        if newest and each.unit.name == newest.path.name
+    }
+    for destination in run.outbox.destinations:
+        standing = ledger.standing(destination.name)
+        if newest and not ledger.has_verified(destination.name, newest.path.name):
+            yield f"not published to {destination.name}: {errors.get(destination.name) or newest.path.name}"
+        yield str(standing) if standing else f"{destination.name} holds nothing of it"
+
+
+def _tell(run: Run, status: str, message: str) -> None:
+    newest = run.engine.newest_checkpoint
+    path = str(newest.path) if newest else None
+    run.outbox.events.append(STATUS, {"status": status, "message": message, "checkpoint": path})

@@ -67,6 +67,12 @@ def units_on_disk(origin: Origin, output_dir: Path) -> list[Unit]:
     return [unit_of(origin, each) for each in saved]
 
 
+def find_newest(output_dir: Path) -> Checkpoint | None:
+    """The newest whole checkpoint of an output folder."""
+    whole = (folder for folder in reversed(list_checkpoints(output_dir)) if not find_faults(folder, hashes=False))
+    return next((Checkpoint(folder, step_of(folder)) for folder in whole), None)
+
+
 def step_of(folder: Path) -> int:
     """The step in a checkpoint folder's name."""
     return int(folder.name.rpartition("-")[2])

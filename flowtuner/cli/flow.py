@@ -62,7 +62,9 @@ def run_flow(call: FlowCall, as_json: bool = False) -> int:
             ending.code, ending.message = Exit.FAILED, str(error)
     if stops.is_preempted or stops.is_interrupted:
         # Prefect turns the signal into an exception of its own on the way; what was asked for is what counts.
-        return _report_stop(summary, ending, is_preempted=stops.is_preempted)
+        return _report_stop(summary, is_preempted=stops.is_preempted)
+    if ending.code == Exit.INTERRUPTED and summary.status == "preempted":
+        return _report_stop(summary, is_preempted=True)  # its time was over
     return _report_end(summary, ending, time.monotonic() - started, as_json)
 
 
@@ -141,7 +143,7 @@ def _flush_prefect() -> None:
     EventsWorker.drain_all(timeout=FLUSH_TIMEOUT_S)
 
 
-def _report_stop(summary: Summary, ending: _Ending, is_preempted: bool) -> int:
+def _report_stop(summary: Summary, is_preempted: bool) -> int:
     tell(summary.describe_stop("preempted" if is_preempted else "interrupted"))
     return Exit.PREEMPTED if is_preempted else Exit.INTERRUPTED
 

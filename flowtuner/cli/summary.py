@@ -24,6 +24,7 @@ class Summary:
     release: str | None = None
     sheet: str | None = None
     warnings: int = 0
+    places: tuple[str, ...] = ()
     published: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     def take(self, event: Event) -> None:
@@ -42,6 +43,7 @@ class Summary:
             self.published[str(data.get("destination")), str(data.get("what"))] = data
         elif event.type == STATUS:
             self.status = str(data.get("status"))
+            self.places = tuple(data.get("places", ()))
         elif event.type == NOTIFICATION:
             self.warnings += 1
 
@@ -73,11 +75,12 @@ class Summary:
         return lines + [f"{checkpoints} to {place}, verified" for checkpoints, place in counted]
 
     def describe_stop(self, how: str) -> str:
-        """Where the checkpoint is after a run that was stopped, and how to go on."""
+        """Where the checkpoint is after a run that was stopped, here and elsewhere, and how to go on."""
         newest = self.checkpoint or find_newest_checkpoint(self.output_dir)
         if not newest:
             return f"{how} before the first checkpoint. The same command starts again; what is cached stays cached."
-        return f"{how}. The checkpoint is {newest}; the same command goes on from there."
+        said = f"{how}. The checkpoint is {newest}; the same command goes on from there."
+        return "\n".join((said, *(f"  {place}" for place in self.places)))
 
 
 def find_newest_checkpoint(output_dir: Path) -> str | None:

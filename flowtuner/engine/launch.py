@@ -136,6 +136,11 @@ class Engine:
         if self._worker:
             self._worker.send({"id": 0, "name": "stop", "arguments": {}})
 
+    def kill(self) -> None:
+        """Ends the worker and its children at once; what they have not saved is lost. Safe in a signal handler."""
+        if self._worker:
+            self._worker.kill()
+
     def close(self) -> Checkpoint | None:
         """Saves steps that no checkpoint holds, ends the worker and all its children; may be called twice."""
         if not self._worker:
@@ -224,10 +229,14 @@ class _Worker:
         self._kill_group()
         self._thread.join(timeout=5)
 
-    def _kill_group(self) -> None:
+    def kill(self) -> None:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _kill_group(self) -> None:
+        assert self._process is not None
+        self.kill()
         self._process.wait()
 
     def _next_reply(self) -> dict[str, Any] | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,7 @@ from flowtuner.publishing.secrets import find_secrets
 from flowtuner.publishing.selection import is_by_product, list_checkpoint_files, list_release_files
 
 SPOOL_NAME = ".spool"
+CLAIM_NAME = ".spool.lock"
 CHECKPOINT_MANIFEST = "checkpoint_manifest.json"
 
 
@@ -145,6 +147,18 @@ def remove_spool(unit: Unit) -> None:
     """Removes the spool when nothing is in it; only for whoever freezes: a freeze under way needs it."""
     with contextlib.suppress(OSError):  # others still wait in it
         unit.spool.rmdir()
+
+
+@contextlib.contextmanager
+def claimed_spool(output_dir: Path) -> Iterator[None]:
+    """Claims a share in an output folder's spool; what a killed run left in it goes if nobody else is at work there."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with (output_dir / CLAIM_NAME).open("a") as claim:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(output_dir / SPOOL_NAME, ignore_errors=True)
+        fcntl.flock(claim, fcntl.LOCK_SH)
+        yield
 
 
 def _some(files: Sequence[str], folder: Path) -> tuple[str, ...]:
