@@ -17,11 +17,10 @@ from tasks.cache import cache_latents, cache_text
 from tasks.cancellation import RunCancelledError
 from tasks.checkpoint import save_checkpoint, save_release
 from tasks.preflight import check_run
-from tasks.report import Outcome, confirm, report
+from tasks.report import confirm, report
 from tasks.run import Run, open_run
 from tasks.train import load_model, train_leg
 from tasks.units import units_on_disk
-from tasks.validate import validate
 
 UPLOADS_AT_ONCE = 4
 
@@ -61,11 +60,11 @@ def _train(run: Run) -> dict[str, Any]:
             run.publish_later(save_checkpoint(run.engine, step))
             saved_steps.append(step)
         if leg.validates:
-            validate(run.engine, step)
+            run.validate(step)
 
     release = save_release(run.engine, step)
     run.engine.close()  # the device is free while the last uploads are waited for
     run.publish_later(release)
     deliveries = confirm(run.outbox.settle(units_on_disk(run.origin, run.spec.output_dir)))
     at_risk = max((later - earlier for earlier, later in pairwise(saved_steps)), default=0)
-    return report(Outcome(run.spec.run_id, run.spec.output_dir, step, loss, release.path, at_risk), deliveries)
+    return report(run.outcome(step, loss, release, at_risk), deliveries)

@@ -37,6 +37,7 @@ class Ledger:
         self._saved: dict[int, float] = {}
         self._standings: dict[str, Standing] = {}
         self._verified: set[tuple[str, str]] = set()
+        self._listener: Callable[[PublishResult], None] = lambda result: None
         for event in read_events(log) if log else ():
             if event.type == PUBLISH and event.data.get("verified"):
                 data = event.data
@@ -52,6 +53,11 @@ class Ledger:
         with self._lock:
             self._verified.add((result.destination, result.name))
             self._note(Standing(result.destination, result.name, result.step, result.uri))
+        self._listener(result)
+
+    def when_verified(self, listener: Callable[[PublishResult], None]) -> None:
+        """Has somebody called with whatever is verified from now on."""
+        self._listener = listener
 
     def has_verified(self, destination: str, what: str) -> bool:
         """Whether this very run has seen a destination hold a unit."""

@@ -107,6 +107,7 @@ class Outbox:
     ledger: Ledger = field(default_factory=Ledger)
     _shipments: list[_Shipment] = field(default_factory=list)
     _lost: list[Delivery] = field(default_factory=list)
+    _stops: list[threading.Event] = field(default_factory=list)
     _history: dict[tuple[str, str], Delivery] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -137,6 +138,7 @@ class Outbox:
             return
         self.ledger.note_saved(unit.step)
         stop = threading.Event()
+        self._stops.append(stop)  # before anything is submitted: a signal may arrive in between
         sealed = seal.submit(frozen, self.events, stop)
         snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
         uploads = [
@@ -202,8 +204,8 @@ class Outbox:
         return all(self.ledger.has_verified(destination.name, unit.name) for destination in self.destinations)
 
     def _give_up(self) -> None:
-        for shipment in self._shipments:
-            shipment.stop.set()
+        for stop in self._stops:
+            stop.set()
 
 
 @contextlib.contextmanager

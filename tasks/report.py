@@ -32,6 +32,8 @@ class Outcome:
     release: Path | None = None
     worst_case_loss_steps: int = 0
     report_name: str = REPORT_NAME
+    scripts: tuple[Mapping[str, Any], ...] = ()
+    destinations: tuple[Mapping[str, Any], ...] = ()
 
 
 def confirm(deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -64,6 +66,8 @@ def write_report(
         "release": str(outcome.release) if outcome.release else None,
         "worst_case_loss_steps": outcome.worst_case_loss_steps,
         "published": [_row(delivery) for delivery in deliveries],
+        "destinations": list(outcome.destinations),
+        "scripts": list(outcome.scripts),
         **ending,
     }
     durable.write_json(outcome.output_dir / outcome.report_name, value)

@@ -29,8 +29,10 @@ from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
 from tasks.report import Outcome, write_report
 from tasks.resume import fetch_checkpoint
+from tasks.scripts import Scripts
 from tasks.tensorboard import tracked
 from tasks.units import Origin, find_newest, unit_of
+from tasks.validate import validate
 
 STATES = MappingProxyType({"cancelled": "Cancelled", "time limit": "Stopped"})
 """How Prefect calls the end of a run that was stopped on purpose."""
@@ -45,6 +47,7 @@ class Run:
     outbox: Outbox
     origin: Origin
     checked: CheckedRun
+    scripts: Scripts
 
     def go_on(self) -> None:
         """Brings the checkpoint here that the run goes on from, if it is not on this disk."""
@@ -59,12 +62,35 @@ class Run:
             return paced_legs(config, *where, Pace(PACE_S, PACE_SHARE), time.monotonic)
         return legs(config, *where)
 
+    def validate(self, step: int) -> None:
+        """Renders the validation prompts here, or has the user's own script do it."""
+        if self.spec.loaded.config.validation_method == "external-script":
+            self.scripts.validate(step, self.newest_checkpoint())
+        else:
+            validate(self.engine, step)
+
+    def outcome(self, step: int, loss: float | None, release: Checkpoint | None, at_risk: int) -> Outcome:
+        """What the report says of the run, once the user's scripts have ended too."""
+        ledger, destinations = self.outbox.ledger, self.outbox.destinations
+        return Outcome(
+            self.spec.run_id,
+            self.spec.output_dir,
+            step,
+            loss,
+            release.path if release else None,
+            at_risk,
+            scripts=tuple(self.scripts.finish()),
+            destinations=tuple(ledger.summarize(destination.name) for destination in destinations),
+        )
+
     def newest_checkpoint(self) -> Checkpoint | None:
         """The newest checkpoint of this run, or of the one that it continues."""
         return self.engine.newest_checkpoint or find_newest(self.spec.output_dir)
 
     def publish_later(self, saved: Checkpoint) -> None:
-        """Has a checkpoint or the release uploaded while training goes on."""
+        """Has a checkpoint or the release uploaded while training goes on, and tells the user's own script of it."""
+        if not saved.is_final:
+            self.scripts.after_checkpoint(saved)
         self.outbox.send(unit_of(self.origin, saved))
 
 
@@ -81,7 +107,9 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
     ):
         engine = Engine(spec, events, config.grace_seconds)
         outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit, Ledger(spec.event_log))
-        run = Run(spec, engine, outbox, Origin.of(spec), checked)
+        scripts = Scripts(config, spec.output_dir, events)
+        outbox.ledger.when_verified(scripts.after_upload)
+        run = Run(spec, engine, outbox, Origin.of(spec), checked, scripts)
         remember_entries(spec.output_dir, publishing_entries(config))
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
         for warning in checked.warnings:
@@ -119,6 +147,7 @@ def _left_in_order(run: Run, grace: Grace) -> Iterator[None]:
         run.engine.close()
         newest = run.newest_checkpoint()
         run.outbox.finish(unit_of(run.origin, newest) if newest else None, grace)
+        run.scripts.finish(lambda: grace.left_s)
         raise
     finally:
         run.engine.close()
@@ -137,6 +166,7 @@ def _ending_told(run: Run, grace: Grace) -> Iterator[None]:
             raise RunCancelledError(message, STATES[grace.reason]) from stop
         raise
     except BaseException as error:
+        run.scripts.finish(lambda: 0)
         _tell(run, "failed", str(error))
         raise
     _tell(run, "completed", "")
@@ -151,7 +181,7 @@ def _tell_stop(run: Run, reason: Reason) -> str:
     standings = [run.outbox.ledger.summarize(destination.name) for destination in run.outbox.destinations]
     facts = {"status": status, "reason": reason, "checkpoint": path, "resume_from": path, "destinations": standings}
     if run.checked.will_publish:
-        outcome = Outcome(run.spec.run_id, run.spec.output_dir, newest.step if newest else 0)
+        outcome = run.outcome(newest.step if newest else 0, None, None, 0)
         write_report(outcome, account, facts | {"message": message})
     run.outbox.events.append(STATUS, facts | {"message": message, "places": places})
     get_run_logger().warning(message)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from flowtuner.cli.output import tell, write_json
-from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, PROGRESS, PUBLISH, STAGE, VALIDATION, Event
+from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION, Event
 
 PROGRESS_EVERY_S = 10.0
 CACHE_STAGES = ("text_cache", "vae_cache")
@@ -47,15 +47,25 @@ class PlainDisplay:
 
     def __init__(self) -> None:
         self._progress_told = 0.0
+        self._uploads_told: dict[tuple[str, str], float] = {}
 
     def show(self, event: Event) -> None:
         """Writes a line if the event means something to a person; progress not more often than a log can bear."""
         line = self._describe_progress(event) if event.type == PROGRESS else describe(event)
+        if event.type == PUBLISH and event.data.get("total_bytes"):
+            line = self._describe_upload(event)
         if line:
             tell(f"{time.strftime('%H:%M:%S', time.localtime(event.time))} {line}")
 
     def close(self) -> None:
         """Does nothing: every line is complete."""
+
+    def _describe_upload(self, event: Event) -> str | None:
+        place = str(event.data.get("destination")), str(event.data.get("what"))
+        if event.time - self._uploads_told.get(place, 0.0) < PROGRESS_EVERY_S:
+            return None
+        self._uploads_told[place] = event.time
+        return describe(event)
 
     def _describe_progress(self, event: Event) -> str | None:
         is_last = event.data.get("step") == event.data.get("total_steps")
@@ -113,8 +123,10 @@ def describe(event: Event) -> str | None:
         return f"{what} at step {data.get('step')}: {data.get('path')}"
     if event.type == VALIDATION and data.get("sheet"):
         return f"validation at step {data.get('step')}: {data.get('sheet')}"
-    if event.type == PUBLISH and data.get("state") != "uploading":
-        return describe_publish(data)
+    if event.type == PUBLISH:
+        return describe_upload(data)
+    if event.type == SCRIPT and data.get("state") == "completed":
+        return f"{data.get('script')} for {data.get('what')}: done in {data.get('seconds')} s"
     if event.type == NOTIFICATION:
         return f"{data.get('severity')}: {data.get('message')}"
     return None
@@ -136,13 +148,25 @@ def describe_figures(data: dict[str, Any]) -> str:
     return ", ".join(filter(None, figures))
 
 
+def describe_upload(data: dict[str, Any]) -> str | None:
+    """How one upload goes on: it begins, it is part of the way, it stands there verified, it is tried again."""
+    what = f"{data.get('what')} to {data.get('destination')}"
+    if data.get("verified"):
+        return f"pushed {describe_publish(data).removeprefix('published ')}"
+    if data.get("state") != "uploading":
+        return describe_publish(data)
+    if data.get("message"):
+        return f"upload of {what} is tried again: {data['message']}"
+    if data.get("total_bytes"):
+        return f"upload of {what}: {100 * data['done_bytes'] / data['total_bytes']:.0f} %"
+    return f"pushing {what}: {_count_files(data)}"
+
+
 def describe_publish(data: dict[str, Any]) -> str:
     """What became of one upload."""
     what = f"{data.get('what')} to {data.get('destination')}"
     if data.get("state") == "verified" or data.get("verified"):
-        files = data.get("files") or 0
-        size = f"{files} file{'' if files == 1 else 's'}, {format_bytes(data.get('bytes') or 0)}"
-        return f"published {what}: {size}, verified, {data.get('uri') or 'no address'}"
+        return f"published {what}: {_count_files(data)}, verified, {data.get('uri') or 'no address'}"
     return f"not published: {what}: {data.get('message') or data.get('state')}"
 
 
@@ -160,6 +184,11 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
+
+
+def _count_files(data: dict[str, Any]) -> str:
+    files = data.get("files") or 0
+    return f"{files} file{'' if files == 1 else 's'}, {format_bytes(data.get('bytes') or 0)}"
 
 
 def _describe_stage(data: dict[str, Any]) -> str | None:

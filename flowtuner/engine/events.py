@@ -22,6 +22,7 @@ VALIDATION = "training.validation"
 STATUS = "training.status"
 NOTIFICATION = "notification"
 PUBLISH = "publish.status"
+SCRIPT = "script.status"
 
 TAIL_BYTES = 1 << 16
 

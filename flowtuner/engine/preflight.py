@@ -47,7 +47,6 @@ NOT_WITHOUT = {
     "deepspeed_config": "DeepSpeed is to train",
     "num_processes": "several processes are to train",
     "num_machines": "several machines are to train",
-    "validation_method": "an external script is to validate",
     "conditioning_type": "the set is to condition another one in this way",
     "conditioning": "references are to be made from the pictures",
     "dataset_type": "sets of this type are to be trained on",

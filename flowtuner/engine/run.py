@@ -16,7 +16,14 @@ from flowtuner.options import LoadedConfig
 DATA_KEYS = ("aws_access_key_id", "aws_secret_access_key")
 DATA_KEYS_VARIABLE = "FLOWTUNER_DATA_KEYS"
 # What may hold credentials: the engine neither publishes nor calls anybody, so it is not written down for it.
-KEPT_FROM_ENGINE = ("publishing_config", "hub_token", "webhook_config", "post_upload_script", "post_checkpoint_script")
+KEPT_FROM_ENGINE = (
+    "publishing_config",
+    "hub_token",
+    "webhook_config",
+    "post_upload_script",
+    "post_checkpoint_script",
+    "validation_external_script",
+)
 
 
 @dataclass(frozen=True)

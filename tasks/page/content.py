@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, STAGE, VALIDATION
+from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION
 from flowtuner.options import LoadedConfig
 from tasks.page import text
 from tasks.page.chart import draw_curve
@@ -37,6 +37,7 @@ class PageContent:
         self._metrics: dict[int, dict[str, Any]] = {}
         self._has_new_metrics = False
         self._published: dict[tuple[str, str], dict[str, Any]] = {}
+        self._scripts: dict[tuple[str, str, str], dict[str, Any]] = {}
 
     def take_note(self, type: str, data: dict[str, Any]) -> None:
         """Lets one event change the page."""
@@ -63,10 +64,10 @@ class PageContent:
         elif type == VALIDATION:
             self._show_validation(data)
         elif type == PUBLISH:
-            self._published[data["what"], data["destination"]] = data
-            self._put(
-                "published", "markdown", text.describe_published(self._published.values()), "What was published where"
-            )
+            self._show_published(data)
+        elif type == SCRIPT:
+            self._scripts[data["script"], data["what"], data["destination"]] = data
+            self._put("scripts", "markdown", text.describe_scripts(self._scripts.values()), "Your own scripts")
 
     def _show_metrics(self) -> None:
         self._thin_metrics()
@@ -87,6 +88,14 @@ class PageContent:
         if sheet or data.get("error"):
             markdown = text.describe_validation(data["step"], sheet, data.get("prompts", ()), data.get("error"))
             self._put("validation", "markdown", markdown, f"Validation at step {data['step']}")
+
+    def _show_published(self, data: dict[str, Any]) -> None:
+        known = self._published.get((data["what"], data["destination"]), {})
+        sent = known.get("sent_bytes", 0)  # an upload that is looked at again sends nothing more
+        self._published[data["what"], data["destination"]] = data | {"sent_bytes": data.get("sent_bytes") or sent}
+        self._put(
+            "published", "markdown", text.describe_published(self._published.values()), "What was published where"
+        )
 
     def _put(self, key: str, type: str, data: float | str, description: str) -> None:
         self._changed[key] = Artifact(key, type, data, description)

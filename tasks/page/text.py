@@ -31,13 +31,38 @@ def describe_validation(step: int, sheet: bytes | None, prompts: Sequence[str], 
 
 
 def describe_published(rows: Iterable[Mapping[str, Any]]) -> str:
-    """What stands where, and whether that was proved."""
+    """What stands where, whether that was proved, and how far each destination is behind."""
+    rows = list(rows)
     ordered = sorted(rows, key=lambda row: (row.get("step") or 0, row["what"], row["destination"]))
     lines = ((row["what"], row["destination"], _state(row), _size(row)) for row in ordered)
     # Outside the table, whose narrow columns would let a long path run into what stands beside it.
     places = (f"- {row['what']}, {row['destination']}: {row.get('uri') or row.get('message', '')}" for row in ordered)
     known = [line for line in places if not line.endswith(": ")]
-    return table(("what", "destination", "state", "size"), lines) + "\n\n" + "\n".join(known)
+    newest = {row["destination"]: row for row in rows if "publish_lag_steps" in row}
+    behind = (
+        (name, row["last_verified_step"], row["publish_lag_steps"], f"{row['publish_lag_seconds']:.0f}")
+        for name, row in newest.items()
+    )
+    head = ("destination", "last verified step", "behind by steps", "by seconds")
+    return "\n\n".join(
+        (
+            table(("what", "destination", "state", "size"), lines),
+            *([table(head, behind)] if newest else []),
+            "\n".join(known),
+        )
+    )
+
+
+def describe_scripts(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Which of the user's scripts were called, how they ended and what they said."""
+    listed = list(rows)
+    lines = ((row["script"], row["what"], row["destination"], _ending(row), row.get("seconds", "")) for row in listed)
+    said = [
+        f"**{row['script']}, {row['what']}** {row['destination']}\n\n" + _indented(row["output"])
+        for row in listed[-ROWS:]
+        if row.get("output")
+    ]
+    return "\n\n".join((table(("script", "for", "destination", "end", "seconds"), lines), *said))
 
 
 def describe_configuration(loaded: LoadedConfig) -> str:
@@ -76,9 +101,22 @@ def data_uri(data: bytes, kind: str) -> str:
 
 
 def _state(row: Mapping[str, Any]) -> str:
+    if row["state"] == "uploading" and row.get("total_bytes"):
+        return f"uploading, {100 * row['done_bytes'] / row['total_bytes']:.0f} %"
     if row["state"] == "verified" and not row.get("verified"):
         return "not verified"
-    return "**failed**" if row["state"] == "failed" else str(row["state"])
+    state = "**failed**" if row["state"] == "failed" else str(row["state"])
+    return f"{state}, {row['retries']} times tried again" if row.get("retries") else state
+
+
+def _ending(row: Mapping[str, Any]) -> str:
+    if row["state"] == "started":
+        return "runs"
+    return f"**exit code {row['exit_code']}**" if row["state"] == "failed" else "done"
+
+
+def _indented(output: str) -> str:
+    return "\n".join(f"    {line}" for line in output.splitlines()[-ROWS:])
 
 
 def _size(row: Mapping[str, Any]) -> str:

@@ -36,7 +36,15 @@ def event(type: str, **data) -> Event:
         (event("publish.status", state="failed", what="checkpoint-4", destination="share", message="disk full"),
          "not published: checkpoint-4 to share: disk full"),
         (event("publish.status", state="verified", what="release", destination="share", files=3, bytes=2_000_000,
-               uri="file:///s", verified=True), "published release to share: 3 files, 2.0 MB, verified, file:///s"),
+               uri="file:///s", verified=True), "pushed release to share: 3 files, 2.0 MB, verified, file:///s"),
+        (event("publish.status", state="uploading", what="release", destination="share", files=1, bytes=10),
+         "pushing release to share: 1 file, 10 B"),
+        (event("publish.status", state="uploading", what="release", destination="share", done_bytes=1, total_bytes=3),
+         "upload of release to share: 33 %"),
+        (event("publish.status", state="uploading", what="release", destination="share", message="it was away"),
+         "upload of release to share is tried again: it was away"),
+        (event("script.status", state="completed", script="post_upload_script", what="release", seconds=1.5),
+         "post_upload_script for release: done in 1.5 s"),
     ],
 )  # fmt: skip
 def test_events_that_matter_become_one_line(shown, expected):
@@ -48,7 +56,7 @@ def test_events_that_matter_become_one_line(shown, expected):
     [
         event("training.metric", step=1, loss=1.0),
         event("training.validation", step=4, sheet=None),
-        event("publish.status", state="uploading", what="checkpoint-4", destination="share"),
+        event("script.status", state="started", script="post_upload_script", what="release"),
         event("lifecycle.stage", key="model_save", status="completed", label="final weights written"),
     ],
 )
@@ -75,6 +83,17 @@ def test_plain_progress_comes_every_ten_seconds_and_at_the_end(capsys):
         display.show(Event(second, 1000.0 + second, "run", "training.progress", data))
     steps = [line.split()[2] for line in capsys.readouterr().err.splitlines()]
     assert steps == ["1/31,", "11/31,", "21/31,", "31/31,"]
+
+
+def test_plain_upload_lines_come_every_ten_seconds_for_each_upload(capsys):
+    display = PlainDisplay()
+    for second in range(21):
+        for what in ("checkpoint-4", "release"):
+            data = {"state": "uploading", "what": what, "destination": "s", "done_bytes": second, "total_bytes": 20}
+            display.show(Event(second, 1000.0 + second, "run", "publish.status", data))
+    said = [line.split(maxsplit=1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert said[::2] == [f"upload of checkpoint-4 to s: {percent} %" for percent in (0, 50, 100)]
+    assert len(said) == 6
 
 
 def test_json_is_one_object_per_line_on_stdout(capsys):

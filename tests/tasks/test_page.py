@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, STAGE, VALIDATION
+from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION
 from flowtuner.options import load
 from tasks.page import text
 from tasks.page.chart import draw_curve, thin, ticks
@@ -130,3 +130,24 @@ def test_the_configuration_shows_first_what_somebody_set(tiny_run: dict[str, Any
     assert "ema_decay" not in chosen
     assert "| pictures | " in datasets
     assert "| ema_decay | 0.995 |" in others
+
+
+def test_how_far_an_upload_is_and_how_far_a_destination_is_behind_is_shown() -> None:
+    row = {"what": "checkpoint-8", "destination": "share", "step": 8, "state": "uploading", "verified": False}
+    row |= {"done_bytes": 1, "total_bytes": 4, "retries": 2}
+    row |= {"last_verified_step": 4, "publish_lag_steps": 4, "publish_lag_seconds": 61.4}
+    shown = text.describe_published([row])
+    assert "| checkpoint-8 | share | uploading, 25 % |" in shown
+    assert "| share | 4 | 4 | 61 |" in shown
+
+
+def test_scripts_are_shown_with_how_they_ended_and_what_they_said() -> None:
+    content = PageContent()
+    row = {"script": "post_upload_script", "what": "release", "destination": "share", "state": "started"}
+    content.take_note(SCRIPT, row)
+    assert "| post_upload_script | release | share | runs |" in str(content.take()[0].data)
+    content.take_note(SCRIPT, row | {"state": "failed", "exit_code": 3, "seconds": 1.5, "output": "no\nroom"})
+    (artifact,) = content.take()
+    assert artifact.key == "scripts"
+    assert "| post_upload_script | release | share | **exit code 3** | 1.5 |" in str(artifact.data)
+    assert "    no\n    room" in str(artifact.data)

@@ -57,7 +57,6 @@ class CheckpointOptions(Section):
     post_checkpoint_script: str | None = option(
         None,
         "Command run after each checkpoint; may contain {local_checkpoint_path} and others.",
-        accepted=True,
         env=["POST_CHECKPOINT_SCRIPT"],
     )
     grace_seconds: float = option(

@@ -56,10 +56,13 @@ class PublishingOptions(Section):
     model_card_note: str | None = option(None, "A note for the model card.")
     post_upload_script: str | None = option(
         None,
-        "Command run after each upload; may contain {remote_checkpoint_path} and others.",
-        accepted=True,
+        "Command run after each verified upload; may contain {remote_checkpoint_path} and others.",
         env=["POST_UPLOAD_SCRIPT"],
     )
+    script_timeout_seconds: float = option(
+        1800.0, "Seconds after which one of these commands (and external validation) is ended.", gt=0
+    )
+    script_retries: int = option(0, "How often such a command is called again when it fails.", ge=0, le=10)
     ephemeral: Literal["auto", "yes", "no"] = option(
         "auto",
         "Whether this machine is thrown away after the run; such a run needs a destination. auto: looks.",

@@ -56,16 +56,15 @@ class ValidationOptions(Section):
     )
     num_validation_images: int = option(1, "Pictures per prompt.", ge=1)
     validation_method: Literal["simpletuner-local", "external-script"] = option(
-        "simpletuner-local", "Who renders.", built=["simpletuner-local"], env=["VALIDATION_METHOD"]
+        "simpletuner-local", "Who renders.", env=["VALIDATION_METHOD"]
     )
     validation_external_script: str | None = option(
         None,
         "Command that renders; may contain {local_checkpoint_path} and others.",
-        accepted=True,
         env=["VALIDATION_EXTERNAL_SCRIPT"],
     )
     validation_external_background: bool = option(
-        False, "Does not wait for it.", accepted=True, env=["VALIDATION_EXTERNAL_BACKGROUND"]
+        False, "Does not wait for it.", env=["VALIDATION_EXTERNAL_BACKGROUND"]
     )
     validation_preview: bool = option(False, "Shows pictures while they are rendered.", accepted=True)
     validation_preview_steps: int = option(1, "Denoising steps between them.", ge=1, accepted=True)
