@@ -127,7 +127,7 @@ class Outbox:
 
     def send(self, unit: Unit) -> None:
         """Freezes a unit and has it uploaded to every destination that keeps such units."""
-        destinations = [destination for destination in self.destinations if destination.wants(unit.kind)]
+        destinations = self.wanting(unit)
         if not destinations:
             return
         try:
@@ -175,6 +175,10 @@ class Outbox:
         self._give_up()
         self.collect()
 
+    def wanting(self, unit: Unit) -> list[Destination]:
+        """The destinations that keep units of this kind."""
+        return [destination for destination in self.destinations if destination.wants(unit.kind)]
+
     def account(self) -> list[Delivery]:
         """What became of everything that was sent."""
         return list(self._history.values())
@@ -187,8 +191,7 @@ class Outbox:
         arrived = {(each.unit.name, each.destination.name) for each in first if each.is_verified}
         wanted = {unit.name for unit in units}
         for unit in units:
-            wanting = [destination for destination in self.destinations if destination.wants(unit.kind)]
-            if any((unit.name, destination.name) not in arrived for destination in wanting):
+            if any((unit.name, destination.name) not in arrived for destination in self.wanting(unit)):
                 self.send(unit)
         second = self.collect()
         if self.destinations:
@@ -201,7 +204,7 @@ class Outbox:
     def _is_on_its_way(self, unit: Unit) -> bool:
         if any(shipment.frozen.unit.name == unit.name and not shipment.ended.is_set() for shipment in self._shipments):
             return True
-        return all(self.ledger.has_verified(destination.name, unit.name) for destination in self.destinations)
+        return all(self.ledger.has_verified(destination.name, unit.name) for destination in self.wanting(unit))
 
     def _give_up(self) -> None:
         for stop in self._stops:

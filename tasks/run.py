@@ -190,15 +190,12 @@ def _tell_stop(run: Run, reason: Reason) -> str:
 
 def _describe_places(run: Run, newest: Checkpoint | None) -> Iterator[str]:
     ledger = run.outbox.ledger
-    errors = {
-        each.destination.name: each.error
-        for each in run.outbox.account()
-        if newest and each.unit.name == newest.path.name
-    }
+    name = newest.path.name if newest else ""
+    errors = {each.destination.name: each.error for each in run.outbox.account() if each.unit.name == name}
     for destination in run.outbox.destinations:
         standing = ledger.standing(destination.name)
-        if newest and not ledger.has_verified(destination.name, newest.path.name):
-            yield f"not published to {destination.name}: {errors.get(destination.name) or newest.path.name}"
+        if newest and destination.wants("checkpoint") and not ledger.has_verified(destination.name, name):
+            yield f"not published to {destination.name}: {errors.get(destination.name) or name}"
         yield str(standing) if standing else f"{destination.name} holds nothing of it"
 
 

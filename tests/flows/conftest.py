@@ -19,7 +19,7 @@ FAKE_ENGINE = Path(__file__).parent.parent / "fakes" / "engine"
 def prefect_api() -> Iterator[None]:
     # Joining the heartbeat's thread costs every flow a second at its end.
     with (
-        prefect_test_harness(server_startup_timeout=120),
+        prefect_test_harness(server_startup_timeout=300),
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield
