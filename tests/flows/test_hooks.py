@@ -87,9 +87,9 @@ def test_scripts_are_called_once_per_upload_and_checkpoint(
 
 @pytest.mark.slow
 def test_a_failed_upload_calls_nothing_and_a_failed_script_fails_nothing(
-    options: dict[str, Any], share: Path, tmp_path: Path, hook: str, called: Path
+    options: dict[str, Any], tmp_path: Path, hook: str, called: Path
 ) -> None:
-    (share / "my run").write_text("a file where the folder must be")
+    options["publishing_config"][0]["include"] = ["nothing-of-this-name"]
     second = {"provider": "folder", "path": str(tmp_path), "base_path": "second", "name": "second"}
     options["publishing_config"] += [second]
     with pytest.raises(PublishError):
