@@ -40,7 +40,7 @@ def draw(wishes: argparse.Namespace) -> None:
     from diffusers import FluxPipeline
 
     dtype = torch.float32 if wishes.device == "cpu" else torch.bfloat16
-    pipeline = FluxPipeline.from_pretrained(wishes.base_model, torch_dtype=dtype)
+    pipeline = FluxPipeline.from_pretrained(wishes.base_model, dtype=dtype)
     pipeline.load_lora_weights(wishes.local)
     pipeline.to(wishes.device)
     pipeline.set_progress_bar_config(disable=True)
