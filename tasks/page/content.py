@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION
+from flowtuner.engine.events import METRIC, NOTIFICATION, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION
 from flowtuner.options import LoadedConfig
 from tasks.page import text
 from tasks.page.chart import draw_curve
@@ -38,6 +38,7 @@ class PageContent:
         self._has_new_metrics = False
         self._published: dict[tuple[str, str], dict[str, Any]] = {}
         self._scripts: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._warnings: dict[str, str] = {}
 
     def take_note(self, type: str, data: dict[str, Any]) -> None:
         """Lets one event change the page."""
@@ -65,6 +66,9 @@ class PageContent:
             self._show_validation(data)
         elif type == PUBLISH:
             self._show_published(data)
+        elif type == NOTIFICATION and data["severity"] in ("warning", "error"):
+            self._warnings[data["message"]] = data["severity"]
+            self._put("warnings", "markdown", text.describe_warnings(self._warnings), "What a person should read")
         elif type == SCRIPT:
             self._scripts[data["script"], data["what"], data["destination"]] = data
             self._put("scripts", "markdown", text.describe_scripts(self._scripts.values()), "Your own scripts")

@@ -53,6 +53,11 @@ def describe_published(rows: Iterable[Mapping[str, Any]]) -> str:
     )
 
 
+def describe_warnings(severities: Mapping[str, str]) -> str:
+    """What a person should read, the newest last."""
+    return "\n".join(f"- **{severity}:** {message}" for message, severity in list(severities.items())[-ROWS:])
+
+
 def describe_scripts(rows: Iterable[Mapping[str, Any]]) -> str:
     """Which of the user's scripts were called, how they ended and what they said."""
     listed = list(rows)

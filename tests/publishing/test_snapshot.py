@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from flowtuner.errors import PublishError
 from flowtuner.publishing.manifest import parse_manifest
 from flowtuner.publishing.selection import list_checkpoint_files, list_release_files
-from flowtuner.publishing.snapshot import checkpoint_unit, freeze, release_unit, remove_spool, thaw
+from flowtuner.publishing.snapshot import checkpoint_unit, claimed_spool, freeze, release_unit, remove_spool, thaw
 
 
 def test_a_checkpoint_is_published_without_hidden_files(output_dir: Path) -> None:
@@ -102,3 +104,28 @@ def test_include_and_exclude_name_patterns_or_folders(output_dir: Path) -> None:
         "checkpoint_manifest.json",
         "training_state.json",
     ]
+
+
+FREEZES_AND_WAITS = """
+import sys
+from pathlib import Path
+from flowtuner.publishing.snapshot import checkpoint_unit, claimed_spool, freeze
+with claimed_spool(Path(sys.argv[1])):
+    freeze(checkpoint_unit(Path(sys.argv[1]) / "checkpoint-20", "run", 20, {}))
+    print("frozen", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_run_froze_goes_at_the_next_start_and_what_a_living_one_froze_stays(output_dir: Path) -> None:
+    frozen = output_dir / ".spool" / "checkpoint-20" / "optimizer.bin"
+    words = [sys.executable, "-c", FREEZES_AND_WAITS, str(output_dir)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"frozen\n"
+        with claimed_spool(output_dir):
+            assert frozen.is_file()
+        other.kill()
+    assert frozen.is_file()
+    with claimed_spool(output_dir):
+        assert not frozen.exists()
+        assert (output_dir / "checkpoint-20" / "optimizer.bin").is_file()

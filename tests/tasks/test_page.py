@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from flowtuner.engine.events import METRIC, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION
+from flowtuner.engine.events import METRIC, NOTIFICATION, PROGRESS, PUBLISH, SCRIPT, STAGE, VALIDATION
 from flowtuner.options import load
 from tasks.page import text
 from tasks.page.chart import draw_curve, thin, ticks
@@ -151,3 +151,15 @@ def test_scripts_are_shown_with_how_they_ended_and_what_they_said() -> None:
     assert artifact.key == "scripts"
     assert "| post_upload_script | release | share | **exit code 3** | 1.5 |" in str(artifact.data)
     assert "    no\n    room" in str(artifact.data)
+
+
+def test_warnings_stand_on_the_page_once_each() -> None:
+    content = PageContent()
+    for severity, message in (
+        ("info", "fine"),
+        ("warning", "this may be a container"),
+        ("warning", "this may be a container"),
+    ):
+        content.take_note(NOTIFICATION, {"severity": severity, "message": message})
+    (artifact,) = content.take()
+    assert (artifact.key, artifact.data) == ("warnings", "- **warning:** this may be a container")
