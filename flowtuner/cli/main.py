@@ -21,6 +21,7 @@ COMMANDS = MappingProxyType(
         "config": "show the resolved options (show) or their schema (schema)",
         "cache": "encode captions and pictures only (or: cache explain FILE)",
         "publish": "publish a finished run or a checkpoint again (or: publish verify, repair, list)",
+        "reproduce": "run a finished run again and compare the weights, byte by byte",
         "destination": "keep destinations under names (add), list them, test them",
         "blocks": "register the block types with Prefect (blocks register)",
         "hub": "check, find or create a run's repository on the Hugging Face Hub",

@@ -13,12 +13,14 @@ import torch
 from flowtuner import durable
 from flowtuner.engine.cache.explain import CacheIdentity
 from flowtuner.engine.cache.identity import describe_identity, save_identity
+from flowtuner.engine.cache.keys import fingerprint
 from flowtuner.engine.cache.latents import LatentCache
 from flowtuner.engine.cache.modes import Mode, latent_mode, text_mode
 from flowtuner.engine.cache.ondemand import LatentReader, TextReader
 from flowtuner.engine.cache.places import find_text_entry, index_root
 from flowtuner.engine.cache.store import Store
 from flowtuner.engine.cache.text import TextCache
+from flowtuner.engine.capsule import DataSet, summarize
 from flowtuner.engine.data.sample import Sample
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.samples import select
@@ -68,6 +70,18 @@ class Library:
     def digest(self) -> str:
         """A hash of everything that decides what the n-th micro batch holds."""
         return self.scan.digest
+
+    @cached_property
+    def summary(self) -> dict[str, DataSet]:
+        """How many samples each data set has, and a hash of them."""
+        return summarize(self.scan)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Hashes of the model folder's parts: what is trained, and what the caches are filled by."""
+        identity = self._identity
+        trained = fingerprint(self._source / self._family.component, index_dir=index_root(self._config))
+        return {"trained": trained, "vae": identity.vae, "text": identity.encoder}
 
     def cache_text(self, portion: Portion = WHOLE) -> dict[str, Any]:
         """Encodes captions, validation prompts and the empty prompt, as far as they are missing and wanted now."""

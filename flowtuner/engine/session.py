@@ -13,6 +13,7 @@ import torch
 
 from flowtuner.engine import checkpoints
 from flowtuner.engine.assembly import assemble, check_weights, restore_parts, write_parts, writing
+from flowtuner.engine.capsule import Capsule
 from flowtuner.engine.card import CardFacts, write_papers
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
 from flowtuner.engine.families import choose_source, open_family
@@ -94,6 +95,7 @@ class Session:
         self._trainer = trainer
         self._saved_step = trainer.step
         self._meter = Meter(self._emit, total_steps, in_epoch, wall_clock)
+        self._capsule.save(self.output_dir)
         return {"step": trainer.step, "total_steps": total_steps, "steps_per_epoch": in_epoch}
 
     def train(self, until: int) -> dict[str, Any]:
@@ -160,6 +162,7 @@ class Session:
         with trainer.shown_weights(), writing(self.output_dir / "the release"):
             trainer.part.save_release(self.output_dir)
             write_papers(self.output_dir, self._card_facts(trainer.step))
+        self._capsule.with_release(self.output_dir, trainer.step).save(self.output_dir)
         self._report_stage("model_save", "completed", "final weights written")
         return self._announce(self.output_dir, is_final=True)
 
@@ -190,6 +193,18 @@ class Session:
     def _card_facts(self, step: int) -> CardFacts:
         pictures = Counter(sample.dataset_id for sample in self._library.scan.samples)
         return CardFacts(self._spec.loaded, type(self._family), step, pictures)
+
+    @cached_property
+    def _capsule(self) -> Capsule:
+        trainer, _ = self._ready()
+        return Capsule.of(
+            self._spec.loaded,
+            seed=trainer.seed,
+            data=self._library.summary,
+            model=self._library.fingerprints,
+            device=torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
+            threads=torch.get_num_threads(),
+        )
 
     def _ready(self) -> tuple[Trainer, Meter]:
         if self._trainer is None or self._meter is None:

@@ -28,7 +28,7 @@ from flowtuner import durable
 from flowtuner.errors import Transient
 from flowtuner.jobs.settings import find_api_url
 
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 REPLY_TIMEOUT_S = 5.0
 POLL_S = 0.2

@@ -81,6 +81,12 @@ class Sample:
         """The sizes of everything that is stacked in a batch: the picture's, then its references'."""
         return self.plan.shape, *(reference.plan.shape for reference in self.references)
 
+    @property
+    def identity(self) -> bytes:
+        """Everything of it that decides what is trained, the same on every machine."""
+        own = repr((self.dataset_id, self.content, self.captions, self.plan))
+        return (own + "".join(repr((one.dataset_id, one.content, one.plan)) for one in self.references)).encode()
+
 
 @dataclass(frozen=True)
 class Quarantined:
@@ -105,7 +111,5 @@ class Scan:
         """A hash of everything that decides what the n-th micro batch holds; the same on every machine."""
         digest = hashlib.sha256()
         for sample in self.samples:
-            digest.update(repr((sample.dataset_id, sample.content, sample.captions, sample.plan)).encode())
-            for reference in sample.references:
-                digest.update(repr((reference.dataset_id, reference.content, reference.plan)).encode())
+            digest.update(sample.identity)
         return digest.hexdigest()
