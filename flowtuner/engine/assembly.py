@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,15 @@ from flowtuner.engine.optim import averaged_weights, create_optimizer
 from flowtuner.engine.optim.schedules import learning_rate
 from flowtuner.engine.precision import Precision
 from flowtuner.engine.quantize import quantise_base
-from flowtuner.engine.seed import capture_states, restore_states, seed_everything
+from flowtuner.engine.ranks import Ranks
+from flowtuner.engine.seed import capture_states, mix, restore_states, seed_everything
 from flowtuner.errors import CheckpointError, EngineFault
 from flowtuner.options import TrainingConfig
 
 OPTIMIZER = "optimizer.bin"
 SCHEDULER = "scheduler.bin"
-RANDOM_STATES = "random_states_0.pkl"
+RANDOM_STATES = "random_states_{rank}.pkl"
+RANK = 3
 EMA_STATE = "ema.bin"
 SCALER = "scaler.pt"
 
@@ -43,6 +46,7 @@ def assemble(
     seed: int,
     total_steps: int,
     make_feed: Callable[[int], Feed],
+    ranks: Ranks = Ranks(),  # noqa: B008  frozen
 ) -> Trainer:
     """Loads the model and builds everything a step needs; the same seed builds the same trainer."""
     seed_everything(seed)
@@ -50,6 +54,8 @@ def assemble(
     part = attach(model, config, family, precision)
     parameters = part.parameters()
     compile_model(model, config)
+    if not ranks.is_first:
+        seed_everything(mix(seed, RANK, ranks.rank))  # from here on every process drops out other places
     return Trainer(
         config=config,
         family=family,
@@ -65,6 +71,7 @@ def assemble(
         autocast=precision.autocast,
         ema=Ema(parameters, config) if config.use_ema else None,
         scaler=torch.amp.GradScaler(device.type) if precision.autocast is torch.float16 else None,
+        ranks=ranks,
     )
 
 
@@ -74,8 +81,8 @@ def _load_base(config: TrainingConfig, family: Family, precision: Precision, dev
     return family.load_model(precision.base, device)
 
 
-def write_parts(trainer: Trainer, folder: Path) -> None:
-    """Writes the weights in diffusers' layout and everything else a resumed run needs."""
+def write_parts(trainer: Trainer, folder: Path, random_states: Sequence[bytes]) -> None:
+    """Writes the weights in diffusers' layout and everything else a resumed run needs, of every process."""
     with averaged_weights(trainer.optimizer):
         trainer.part.save(folder)
     if trainer.ema:
@@ -86,7 +93,15 @@ def write_parts(trainer: Trainer, folder: Path) -> None:
         torch.save(trainer.scaler.state_dict(), folder / SCALER)
     torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
     torch.save({"last_step": trainer.step, "learning_rate": trainer.rate(trainer.step)}, folder / SCHEDULER)
-    torch.save(capture_states(), folder / RANDOM_STATES)
+    for rank, states in enumerate(random_states):
+        (folder / RANDOM_STATES.format(rank=rank)).write_bytes(states)
+
+
+def pack_random_states() -> bytes:
+    """The states of this process's generators, as they stand in a checkpoint."""
+    buffer = io.BytesIO()
+    torch.save(capture_states(), buffer)
+    return buffer.getvalue()
 
 
 def restore_parts(trainer: Trainer, folder: Path) -> None:
@@ -101,7 +116,9 @@ def restore_parts(trainer: Trainer, folder: Path) -> None:
     if trainer.scaler:
         trainer.scaler.load_state_dict(_read(folder / SCALER))
     trainer.step = state.global_step
-    restore_states(_read(folder / RANDOM_STATES))
+    own = folder / RANDOM_STATES.format(rank=trainer.ranks.rank)
+    if own.exists():  # where fewer processes saved, the new ones go on as they were seeded
+        restore_states(_read(own))
 
 
 @contextlib.contextmanager

@@ -114,9 +114,10 @@ def is_address(wanted: str | None) -> bool:
     return wanted is not None and "://" in wanted
 
 
-def identity_of(config: TrainingConfig) -> dict[str, Any]:
-    """The options that a resumed run must have in common with the one that saved."""
+def identity_of(config: TrainingConfig, processes: int = 1) -> dict[str, Any]:
+    """The options that a resumed run must have in common with the one that saved; processes share one batch."""
     identity = {name: getattr(config, name) for name in IDENTITY}
+    identity["train_batch_size"] *= processes
     if config.model_type == "lora":
         identity |= {name: getattr(config, name) for name in LORA_IDENTITY}
         identity["lora_alpha"] = config.lora_rank if config.lora_alpha is None else config.lora_alpha

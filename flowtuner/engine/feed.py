@@ -11,6 +11,7 @@ import torch
 from flowtuner.engine.data.sample import Sample
 from flowtuner.engine.data.sampler import Draw, Sampler
 from flowtuner.engine.family import Family
+from flowtuner.engine.ranks import Ranks, Share
 from flowtuner.engine.seed import uniform
 
 CAPTION_DROPOUT = 2
@@ -26,6 +27,8 @@ class Batch:
     text: Rows
     is_regularisation: bool = False
     """Whether the untrained model is the teacher of this batch."""
+    share: Share | None = None
+    """Which places of the micro batch these are, where several processes share it."""
 
 
 class Feed:
@@ -42,8 +45,10 @@ class Feed:
         device: torch.device,
         dtype: torch.dtype,
         regularisation: frozenset[str] = frozenset(),
+        ranks: Ranks = Ranks(),  # noqa: B008  frozen
         ahead: int = 0,
     ) -> None:
+        self._ranks = ranks
         self._ahead = ahead
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches") if ahead else None
         self._coming: dict[int, Future[Batch]] = {}
@@ -58,7 +63,7 @@ class Feed:
         self._dtype = dtype
 
     def batch(self, number: int) -> Batch:
-        """The micro batch with this number, on the device."""
+        """The micro batch with this number, or this process's share of it, on the device."""
         gathered = self._take(number) if self._thread else self._gather(number)
         return replace(
             gathered,
@@ -83,10 +88,13 @@ class Feed:
 
     def _gather(self, number: int) -> Batch:
         draws = self.sampler.batch(number)
-        latents = torch.stack([self._read_latent(draw.sample) for draw in draws])
-        rows = [self._row(draw, number, place) for place, draw in enumerate(draws)]
+        share = self._ranks.share(len(draws))
+        places = range(share.start, share.stop)
+        latents = torch.stack([self._read_latent(draws[place].sample) for place in places])
+        rows = [self._row(draws[place], number, place) for place in places]
         is_held = draws[0].sample.dataset_id in self._regularisation
-        return Batch(latents, self._family.collate_text(rows), is_held)
+        shared = None if self._ranks.world == 1 else share
+        return Batch(latents, self._family.collate_text(rows), is_held, shared)
 
     def _row(self, draw: Draw, number: int, place: int) -> Rows:
         row = self._read_text(self._caption(draw, number, place)) | self._family.describe_picture(draw.sample.plan)

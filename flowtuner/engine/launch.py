@@ -18,6 +18,7 @@ from typing import IO, Any, Self
 
 from flowtuner import errors
 from flowtuner.engine.events import CHECKPOINT, STAGE, EventLog
+from flowtuner.engine.processes import count_processes
 from flowtuner.engine.run import CacheReport, Checkpoint, Position, RunSpec, TrainReport, ValidationReport
 
 WORKER = "flowtuner.engine.worker"
@@ -81,7 +82,8 @@ class Engine:
             self.spec.save(spec_path)
         except OSError as error:
             raise errors.EngineFault(f"{spec_path} cannot be written: {error.strerror or error}") from error
-        threads = self.spec.loaded.config.torch_num_threads or len(os.sched_getaffinity(0))
+        config = self.spec.loaded.config
+        threads = config.torch_num_threads or max(1, len(os.sched_getaffinity(0)) // count_processes(config))
         environment = {"OMP_NUM_THREADS": str(threads)} | QUIET | dict(os.environ) | self.spec.environment()
         self._worker = _Worker(spec_path, self.spec.engine_log, environment, self._receive)
 

@@ -30,6 +30,7 @@ from flowtuner.engine.data.sources import Source, open_source
 from flowtuner.engine.family import Family, TextEncoder, Vae
 from flowtuner.engine.feed import Feed, Rows
 from flowtuner.engine.precision import Precision
+from flowtuner.engine.ranks import Ranks
 from flowtuner.engine.run import CacheReport, Portion
 from flowtuner.engine.validation import texts_to_encode
 from flowtuner.options import LoadedConfig
@@ -45,8 +46,15 @@ class Library:
     """Everything a run trains on; pictures are looked at and models opened only when something is missing."""
 
     def __init__(
-        self, loaded: LoadedConfig, family: Family, precision: Precision, device: torch.device, report: ReportStage
+        self,
+        loaded: LoadedConfig,
+        family: Family,
+        precision: Precision,
+        device: torch.device,
+        report: ReportStage,
+        ranks: Ranks,
     ) -> None:
+        self._ranks = ranks
         self._config = loaded.config
         self._entries = loaded.datasets
         self._family = family
@@ -63,7 +71,7 @@ class Library:
         index = index_root(self._config)
         found = scan_datasets(self._entries, self._config, index_dir=index, report=self._report_scan)
         self._record_quarantine([(fault.path, fault.reason) for fault in found.quarantined])
-        Sampler.for_run(found.samples, self._entries, self._config, seed=0)  # a bucket too small is said before caching
+        self._open_sampler(found.samples, seed=0)  # a bucket too small is said before caching
         return found
 
     @cached_property
@@ -117,7 +125,7 @@ class Library:
 
     def open_sampler(self, seed: int) -> Sampler:
         """The order of the run: over the pictures that are in the cache or come there when they are drawn."""
-        return Sampler.for_run(self._usable, self._entries, self._config, seed)
+        return self._open_sampler(self._usable, seed)
 
     def open_feed(self, seed: int) -> Feed:
         """The way from the caches to the training loop."""
@@ -131,6 +139,7 @@ class Library:
             self._device,
             self._dtype,
             frozenset(entry.id for entry in self._entries if entry.is_regularisation_data),
+            self._ranks,
             self._config.dataloader_prefetch_qlen if self._config.dataloader_prefetch else 0,
         )
         return self._feed
@@ -272,6 +281,9 @@ class Library:
     def _read_picture(self, sample: Sample) -> bytes:
         return self._sources[sample.dataset_id].read(sample.path)
 
+    def _open_sampler(self, samples: Sequence[Sample], seed: int) -> Sampler:
+        return Sampler.for_run(samples, self._entries, self._config, seed, self._ranks.world)
+
     def _open_encoder(self) -> Callable[[torch.Tensor], torch.Tensor]:
         vae = self.open_vae()
         if not vae.sees_time:
@@ -282,6 +294,8 @@ class Library:
         self._report("text_cache", "running", "looking at the pictures", done, total)
 
     def _record_quarantine(self, faults: list[tuple[str, str]]) -> None:
+        if not self._ranks.is_first:
+            return
         listed = [{"path": path, "reason": reason} for path, reason in faults]
         durable.write_json(Path(self._config.output_dir) / QUARANTINE, listed)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from flowtuner.engine.formats import find_precision_faults, is_quantised
 from flowtuner.engine.packages import IsHere, Package, is_installed
+from flowtuner.engine.processes import find_process_faults
 from flowtuner.engine.validation.prompts import validation_prompts
 from flowtuner.engine.validation.sizes import parse_resolutions
 from flowtuner.errors import ConfigError, Fault
@@ -45,6 +46,7 @@ def find_limits(config: TrainingConfig) -> list[Fault]:
         *find_optimizer_faults(config.optimizer),
         *find_precision_faults(config),
         *find_adapter_faults(config),
+        *find_process_faults(config),
         *_find_tracker_faults(config),
         *_find_validation_faults(config),
     ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -16,6 +15,7 @@ from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
 from flowtuner.engine.meter import Meter
 from flowtuner.engine.optim import averaged_weights, clip_gradients, set_rate
+from flowtuner.engine.ranks import Ranks, Wish
 from flowtuner.engine.seed import capture_states, mix, restore_states
 from flowtuner.options import TrainingConfig
 
@@ -41,6 +41,7 @@ class Trainer:
     ema: Ema | None = None
     scaler: torch.amp.GradScaler | None = None
     """Keeps small gradients above what float16 can hold; a step whose gradients overflow is left out."""
+    ranks: Ranks = field(default_factory=Ranks)
     step: int = 0
     is_sound: bool = True
     """Whether the weights are those of a finished step; only such weights may be saved."""
@@ -55,8 +56,9 @@ class Trainer:
         return self.ema.swapped() if self.ema else averaged_weights(self.optimizer)
 
 
-def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> None:
+def train(trainer: Trainer, until: int, stop: Wish, meter: Meter) -> None:
     """Makes optimizer updates up to step `until`, or until `stop` is set: a step cut short counts for nothing."""
+    stop = trainer.ranks.together(stop)
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)  # of a step that was cut short
     while trainer.step < until and not stop.is_set():
@@ -79,7 +81,7 @@ def train(trainer: Trainer, until: int, stop: threading.Event, meter: Meter) -> 
     meter.flush()
 
 
-def accumulate_gradients(trainer: Trainer, stop: threading.Event) -> torch.Tensor | None:
+def accumulate_gradients(trainer: Trainer, stop: Wish) -> torch.Tensor | None:
     """Runs the micro batches of one update forward and back; their mean loss, still on the device, unless stopped."""
     count = trainer.config.gradient_accumulation_steps
     total = torch.zeros((), device=trainer.generator.device)
@@ -103,10 +105,14 @@ def accumulate_gradients(trainer: Trainer, stop: threading.Event) -> torch.Tenso
                 trainer.generator,
                 trainer.config,
                 trainer.part.switched_off if batch.is_regularisation else None,
+                batch.share,
             )
-        share = loss / count
-        (trainer.scaler.scale(share) if trainer.scaler else share).backward()  # type: ignore[no-untyped-call]
+        if batch.share:
+            loss = loss * batch.share.weight
+        part = loss / count
+        (trainer.scaler.scale(part) if trainer.scaler else part).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
+    trainer.ranks.average([total, *(one.grad for one in trainer.parameters if one.grad is not None)])
     return total / count
 
 

@@ -45,7 +45,6 @@ NOT_WITHOUT = {
     "distillation_method": "a model is to be distilled",
     "fsdp_enable": "the model is to be sharded over devices",
     "deepspeed_config": "DeepSpeed is to train",
-    "num_processes": "several processes are to train",
     "num_machines": "several machines are to train",
     "conditioning_type": "the set is to condition another one in this way",
     "conditioning": "references are to be made from the pictures",

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from flowtuner.engine import checkpoints
-from flowtuner.engine.assembly import assemble, check_weights, restore_parts, write_parts, writing
+from flowtuner.engine.assembly import assemble, check_weights, pack_random_states, restore_parts, write_parts, writing
 from flowtuner.engine.capsule import Capsule
 from flowtuner.engine.card import CardFacts, write_papers
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
@@ -24,6 +24,7 @@ from flowtuner.engine.loop import Trainer, train
 from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.plan import count_steps, steps_per_epoch
 from flowtuner.engine.precision import Precision, resolve_precision
+from flowtuner.engine.ranks import Ranks
 from flowtuner.engine.run import Portion, RunSpec
 from flowtuner.engine.seed import choose_seed
 from flowtuner.engine.validation import run_validation
@@ -35,14 +36,15 @@ Emit = Callable[[str, dict[str, Any]], None]
 class Session:
     """Obeys one order at a time; holds the model from the first leg to the last."""
 
-    def __init__(self, spec: RunSpec, emit: Emit, stop: threading.Event) -> None:
+    def __init__(self, spec: RunSpec, emit: Emit, stop: threading.Event, ranks: Ranks = Ranks()) -> None:  # noqa: B008
+        self._ranks = ranks
         self.config = spec.loaded.config
         self.output_dir = spec.output_dir
         self._spec = spec
         self._emit = emit
         self._stop = stop
         self._lock: OutputLock | None = None
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = torch.device("cuda", ranks.rank) if torch.cuda.is_available() else torch.device("cpu")
         self._trainer: Trainer | None = None
         self._meter: Meter | None = None
         self._saved_step = 0
@@ -54,8 +56,9 @@ class Session:
     @cached_property
     def _library(self) -> Library:
         # The first thing that touches the output folder: from here on it is this engine's alone.
-        self._lock = OutputLock(self.output_dir, self._warn)
-        return Library(self._spec.loaded, self._family, self._precision, self._device, self._report_stage)
+        if self._ranks.is_first:
+            self._lock = OutputLock(self.output_dir, self._warn)
+        return Library(self._spec.loaded, self._family, self._precision, self._device, self._report_stage, self._ranks)
 
     @cached_property
     def _family(self) -> Family:
@@ -72,30 +75,30 @@ class Session:
     def prepare(self, resume: str | None) -> dict[str, Any]:
         """Loads the model, and the newest checkpoint if the run continues one."""
         library = self._library
-        checkpoints.remove_leftovers(self.output_dir)
-        wanted = resume or self.config.resume_from_checkpoint
-        point = checkpoints.find_resume_point(self.output_dir, wanted, self._warn)
+        point = self._ranks.agree(self._find_point(resume) if self._ranks.is_first else None)
         saved = checkpoints.read_state(point) if point else None
-        seed = saved.seed if saved else choose_seed(self.config.seed)
+        seed = self._ranks.agree(saved.seed if saved else choose_seed(self.config.seed))
         sampler = library.open_sampler(seed)
         total_steps = count_steps(self.config, sampler.micro_batches_in(self.config.num_train_epochs))
         in_epoch = steps_per_epoch(self.config, sampler.micro_batches_per_epoch)
 
         self._report_stage("init_load_base_model", "running", "loading the model")
         trainer = assemble(
-            self.config, self._family, self._precision, self._device, seed, total_steps, library.open_feed
+            self.config, self._family, self._precision, self._device, seed, total_steps, library.open_feed, self._ranks
         )
         self._report_stage("init_load_base_model", "completed", "model loaded")
         if point and saved:
             self._resume(trainer, point, saved)
-        self._set_aside(trainer.step)
+        if self._ranks.is_first:
+            self._set_aside(trainer.step)
         if trainer.step > total_steps:
             self._warn(f"step {trainer.step} is already beyond the {total_steps} steps asked for: nothing is trained.")
         # Only now: a trainer that is half restored must not be saved by a stop.
         self._trainer = trainer
         self._saved_step = trainer.step
         self._meter = Meter(self._emit, total_steps, in_epoch, wall_clock)
-        self._capsule.save(self.output_dir)
+        if self._ranks.is_first:
+            self._capsule.save(self.output_dir)
         return {"step": trainer.step, "total_steps": total_steps, "steps_per_epoch": in_epoch}
 
     def train(self, until: int) -> dict[str, Any]:
@@ -111,19 +114,23 @@ class Session:
         meter.flush()
         check_weights(trainer)
         folder = checkpoints.folder_of(self.output_dir, trainer.step)
+        random_states = self._ranks.gather(pack_random_states())
+        if not self._ranks.is_first:
+            self._saved_step = trainer.step
+            return {}
         self._report_stage("checkpoint_save", "running", folder.name)
         state = checkpoints.SavedState(
             global_step=trainer.step,
             micro_batches=trainer.micro_batches,
             epoch=trainer.micro_batches // trainer.feed.sampler.micro_batches_per_epoch,
             seed=trainer.seed,
-            identity=checkpoints.identity_of(self.config),
+            identity=self._identity,
             data_set=self._library.digest,
             noted=checkpoints.note_options(self.config),
         )
         about = {name: getattr(self.config, name) for name in ("model_family", "model_flavour", "model_type")}
         with writing(folder):
-            checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part), about)
+            checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part, random_states), about)
         checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder)
         self._saved_step = trainer.step
         self._report_stage("checkpoint_save", "completed", folder.name)
@@ -175,9 +182,16 @@ class Session:
         if self._lock:
             self._lock.release()
 
+    def _find_point(self, resume: str | None) -> Path | None:
+        checkpoints.remove_leftovers(self.output_dir)
+        wanted = resume or self.config.resume_from_checkpoint
+        point = checkpoints.find_resume_point(self.output_dir, wanted, self._warn)
+        self._library.scan  # noqa: B018  before the others look, so that they find what this one remembers
+        return point
+
     def _resume(self, trainer: Trainer, point: Path, saved: checkpoints.SavedState) -> None:
         self._report_stage("init_resume_checkpoint", "running", f"resuming from {point.name}")
-        checkpoints.check_identity(saved, checkpoints.identity_of(self.config), point)
+        checkpoints.check_identity(saved, self._identity, point)
         if saved.data_set != self._library.digest:
             self._warn(f"the data set changed since {point.name}: training goes on with the new one.")
         changes = checkpoints.list_changes(saved, checkpoints.note_options(self.config))
@@ -205,6 +219,10 @@ class Session:
             device=torch.cuda.get_device_name() if self._device.type == "cuda" else "cpu",
             threads=torch.get_num_threads(),
         )
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return checkpoints.identity_of(self.config, self._ranks.world)
 
     def _ready(self) -> tuple[Trainer, Meter]:
         if self._trainer is None or self._meter is None:

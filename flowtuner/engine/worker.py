@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import logging
 import os
@@ -17,13 +16,14 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from flowtuner import errors
+from flowtuner.engine.crew import SHARED, Crew, die_with
 from flowtuner.engine.events import NOTIFICATION
+from flowtuner.engine.processes import count_processes
 from flowtuner.engine.run import DATA_KEYS_VARIABLE, Command, RunSpec
 
 if TYPE_CHECKING:
     from flowtuner.engine.session import Session
 
-PR_SET_PDEATHSIG = 1
 EXIT_SAVED = 0
 EXIT_FAILED = 1
 
@@ -75,25 +75,37 @@ class Orders:
 
 def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
     """Runs one engine from its first order to its last."""
-    _die_with_parent(parent_pid)
+    # SIGTERM, not SIGKILL: when the flow is killed, the engine still saves before it goes.
+    die_with(parent_pid, signal.SIGTERM)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     channel = Channel(os.fdopen(event_fd, "w", encoding="utf-8"))
     orders = Orders(sys.stdin)
     started = time.monotonic()
     spec = RunSpec.load(spec_path, os.environ)
-    os.environ.pop(DATA_KEYS_VARIABLE, None)  # what it starts itself need not know
+    world = count_processes(spec.loaded.config)
+    crew = Crew(spec_path, world, _end_for)
+    os.environ.pop(DATA_KEYS_VARIABLE, None)  # what it starts besides need not know
 
-    from flowtuner.engine.session import Session  # brings torch: after the signal handlers, so that a stop is heard
+    from flowtuner.engine.ranks import join  # brings torch: after the signal handlers, so that a stop is heard
+    from flowtuner.engine.session import Session
 
-    session = Session(spec, channel.emit, orders.stop)
+    session = Session(spec, channel.emit, orders.stop, join(0, world))
     logging.getLogger(__name__).info("run %s ready after %.1f s", spec.run_id, time.monotonic() - started)
     while command := orders.next():
-        channel.emit("reply", _answer(session, command))
-    return _leave(session, channel)
+        channel.emit("reply", _answer(session, command, crew))
+    return _leave(session, channel, crew)
 
 
-def _answer(session: Session, command: Command) -> dict[str, Any]:
+def _answer(session: Session, command: Command, crew: Crew) -> dict[str, Any]:
+    answer = _obey(session, command, crew)
+    if answer["error"] and command.name in SHARED:
+        crew.abandon()
+    return answer
+
+
+def _obey(session: Session, command: Command, crew: Crew) -> dict[str, Any]:
     try:
+        crew.tell(command.name, command.arguments)
         result = getattr(session, command.name)(**command.arguments)
     except errors.FlowtunerError as error:
         return {"id": command.id, "result": None, "error": {"kind": type(error).__name__, "message": str(error)}}
@@ -103,8 +115,11 @@ def _answer(session: Session, command: Command) -> dict[str, Any]:
     return {"id": command.id, "result": result, "error": None}
 
 
-def _leave(session: Session, channel: Channel) -> int:
-    answer = _answer(session, Command(0, "close"))
+def _leave(session: Session, channel: Channel, crew: Crew) -> int:
+    if not crew.is_whole:
+        return EXIT_FAILED  # a checkpoint needs everybody
+    answer = _answer(session, Command(0, "close"), crew)
+    crew.dismiss()
     if not answer["error"]:
         return EXIT_SAVED
     message = f"no checkpoint at the stop: {answer['error']['message']}"
@@ -124,12 +139,11 @@ def _explain(error: Exception) -> str:
     return f"{name}: {error} (the engine's log has the traceback)"
 
 
-def _die_with_parent(parent_pid: int) -> None:
-    # SIGTERM, not SIGKILL: when the flow is killed, the engine still saves before it goes.
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent_pid:
-        sys.exit(EXIT_FAILED)
+def _end_for(rank: int, code: int) -> None:
+    # Without its share no step is whole. The flow starts all of them again, from the newest checkpoint.
+    logging.getLogger(__name__).error("the process of rank %d ended with %d: the others end too", rank, code)
+    logging.shutdown()
+    os._exit(EXIT_FAILED)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class Sampler:
         batch_size: int,
         seed: int,
         *,
+        processes: int = 1,
         accumulation: int = 1,
         oversubscribe: bool = False,
         keep_small_buckets: bool = False,
@@ -56,7 +57,7 @@ class Sampler:
             rows = columns.rows_of(entry.id)
             if not len(rows):
                 continue
-            size = entry.train_batch_size or batch_size
+            size = (entry.train_batch_size or batch_size) * processes
             repeats = entry.repeats
             own = _Own(select(samples, rows), columns.shapes, columns.shapes_of[rows])
             small = [] if keep_small_buckets else list(_find_small_buckets(own, repeats, size * accumulation))
@@ -83,14 +84,23 @@ class Sampler:
 
     @classmethod
     def for_run(
-        cls, samples: Sequence[Sample], entries: Sequence[DatasetEntry], config: TrainingConfig, seed: int
+        cls,
+        samples: Sequence[Sample],
+        entries: Sequence[DatasetEntry],
+        config: TrainingConfig,
+        seed: int,
+        processes: int = 1,
     ) -> Self:
-        """The sampler of a run's options; DataError if a bucket cannot fill a batch, or the data end before it."""
+        """The sampler of a run's options, whose batches are those of all processes together.
+
+        DataError if a bucket cannot fill a batch, or the data end before the run.
+        """
         sampler = cls(
             samples,
             picture_entries(entries),
             config.train_batch_size,
             seed,
+            processes=processes,
             accumulation=config.gradient_accumulation_steps,
             oversubscribe=config.allow_dataset_oversubscription,
             keep_small_buckets=config.disable_bucket_pruning,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from flowtuner.engine.ranks import Share
+
 if TYPE_CHECKING:
     from flowtuner.engine.diffusion.schedule import NoiseSchedule
     from flowtuner.engine.family import Family, Rows
@@ -24,17 +26,21 @@ def compute_loss(
     generator: torch.Generator,
     config: TrainingConfig,
     untrained: Callable[[], AbstractContextManager[None]] | None = None,
+    share: Share | None = None,
 ) -> torch.Tensor:
     """Noises the latents, asks the model and compares, in float32; all chance comes from the generator.
 
-    With `untrained`, which makes the model answer as before training, that answer is the target.
+    With `untrained`, which makes the model answer as before training, that answer is the target. The latents may be
+    one process's `share` of a micro batch: noise and timesteps are those of its places.
     """
     device = latents.device
     clean = latents.float()
-    noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(device)
-    timesteps = schedule.sample_timesteps(len(latents), generator).to(device)
+    share = share or Share.whole(len(latents))
+    each = latents.shape[1:]
+    noise = share.of(lambda count: torch.randn((count, *each), generator=generator, device=generator.device)).to(device)
+    timesteps = share.of(lambda count: schedule.sample_timesteps(count, generator)).to(device)
     noisy = schedule.add_noise(clean, noise, timesteps).to(latents.dtype)
-    inputs = text | family.draw_inputs(len(latents), generator)
+    inputs = text | share.of_rows(family.draw_inputs(share.total, generator))
     if untrained is None:
         target = schedule.target(clean, noise, timesteps)
     else:

@@ -20,10 +20,17 @@ class HardwareOptions(Section):
     torch_num_threads: int | None = option(
         None, "CPU threads; empty: as many as the process may use.", ge=1, env=["TORCH_NUM_THREADS"]
     )
-    num_processes: int = option(1, "Processes, one per GPU.", ge=1, accepted=True, env=["TRAINING_NUM_PROCESSES"])
+    num_processes: int = option(
+        1,
+        "Processes that train together, one per GPU; each takes `train_batch_size` samples of a micro batch.",
+        ge=1,
+        env=["TRAINING_NUM_PROCESSES"],
+    )
     num_machines: int = option(1, "Machines.", ge=1, accepted=True, env=["TRAINING_NUM_MACHINES"])
     accelerate_config: str | None = option(
-        None, "Settings file of accelerate.", accepted=True, env=["ACCELERATE_CONFIG_PATH"]
+        None,
+        "Settings file of accelerate; its num_processes counts where the option is left alone.",
+        env=["ACCELERATE_CONFIG_PATH"],
     )
     accelerate_extra_args: str | None = option(
         None, "More arguments for accelerate.", accepted=True, env=["ACCELERATE_EXTRA_ARGS"]
