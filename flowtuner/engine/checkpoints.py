@@ -17,7 +17,7 @@ from flowtuner.options.lycoris import settings_of
 
 MANIFEST = "checkpoint_manifest.json"
 STATE = "training_state.json"
-IDENTITY = ("model_family", "model_type", "optimizer", "train_batch_size", "gradient_accumulation_steps")
+IDENTITY = ("model_family", "model_type", "controlnet", "optimizer", "train_batch_size", "gradient_accumulation_steps")
 LORA_IDENTITY = ("lora_type", "lora_rank", "lora_alpha", "use_dora")
 # What a checkpoint brings along, whatever the options of the resumed run say.
 OVERRULED = ("seed", "optimizer_config", "optimizer_beta1", "optimizer_beta2")

@@ -116,6 +116,9 @@ class Family(ABC):
     takes_references = False
     """Whether it can be trained on pairs: pictures to draw, and pictures to draw them after."""
 
+    control_pipeline = ""
+    """The diffusers pipeline that draws with a ControlNet; empty where none can be trained."""
+
     @abstractmethod
     def load_text_encoder(self, dtype: torch.dtype, device: torch.device) -> TextEncoder:
         """Loads the text encoder and its tokenizer."""

@@ -83,7 +83,7 @@ def find_precision_faults(
         yield from _find_format_faults(option, getattr(config, option), is_here, has_device)
     if not is_quantised(config):
         return
-    if config.model_type == "full" and not config.controlnet:
+    if config.model_type == "full":
         problem = "quantised weights cannot be trained, and model_type=full trains them"
         allowed = f"{', '.join(UNQUANTISED)}; or model_type lora"
         yield Fault("base_model_precision", config.base_model_precision, "", problem, allowed)

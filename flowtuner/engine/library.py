@@ -271,7 +271,7 @@ class Library:
         identity = self._identity
         stores = {root: Store(root) for root in dict.fromkeys(identity.latent_roots.values())}
         by_dataset = {name: stores[root] for name, root in identity.latent_roots.items()}
-        return LatentCache(by_dataset, identity.vae, self._dtype, self._read_picture)
+        return LatentCache(by_dataset, identity.vae_of, self._dtype, self._read_picture)
 
     @cached_property
     def _sources(self) -> dict[str, Source]:

@@ -24,7 +24,13 @@ from flowtuner.engine.data.faces import check_faces
 from flowtuner.engine.data.files import FoundFile
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.scan import scan_datasets
-from flowtuner.engine.data.settings import picture_entries, reference_entries, resolve_dataset, resolve_references
+from flowtuner.engine.data.settings import (
+    CONTROLNET_TYPE,
+    picture_entries,
+    reference_entries,
+    resolve_dataset,
+    resolve_references,
+)
 from flowtuner.engine.data.sources import open_source
 from flowtuner.engine.data.tables import check_table
 from flowtuner.engine.limits import find_limits
@@ -39,7 +45,6 @@ NAMED_FAULTS = 5
 LEAST_PRODIGY_RATE = 0.1
 # Options that are not carried out yet and whose silent absence would train another model, or lose the one trained.
 NOT_WITHOUT = {
-    "controlnet": "a ControlNet is to be trained",
     "control": "a control model is to be trained",
     "train_text_encoder": "the text encoder is to be trained",
     "distillation_method": "a model is to be distilled",
@@ -71,6 +76,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     config = loaded.config
     findings = [
         *_inspect_model(config),
+        *_inspect_control(loaded),
         *_inspect_pairs(loaded),
         *_inspect_regularisation(loaded),
         *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
@@ -121,6 +127,25 @@ def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
             f"{source} does not exist and is not a Hub id.",
             "Give an existing folder in diffusers layout or a Hub id such as owner/name.",
         )
+
+
+def _inspect_control(loaded: LoadedConfig) -> Iterator[Finding]:
+    config = loaded.config
+    kinds = {entry.conditioning_type for entry in reference_entries(loaded.datasets)}
+    if not config.controlnet:
+        if CONTROLNET_TYPE in kinds:
+            yield Finding("error", "conditioning_type", "controlnet pictures train a ControlNet.", "Set controlnet.")
+        return
+    able = [name for name in families.supported() if families.open_family(name).control_pipeline]
+    if config.model_family not in able:
+        problem = f"no ControlNet can be trained for {config.model_family}."
+        yield Finding("error", "controlnet", problem, f"Families that can: {', '.join(able)}.")
+    if config.model_type != "full":
+        problem = "a ControlNet is trained whole, beside a frozen model."
+        yield Finding("error", "controlnet", problem, "Set model_type to full.")
+    if kinds != {CONTROLNET_TYPE}:
+        problem = "a ControlNet is trained on pictures of conditioning_type controlnet alone."
+        yield Finding("error", "controlnet", problem, "Add such a set and name it in conditioning_data.")
 
 
 def _inspect_pairs(loaded: LoadedConfig) -> Iterator[Finding]:

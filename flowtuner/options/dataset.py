@@ -172,7 +172,7 @@ class _Sampling(Section):
 class _Links(Section):
     conditioning_data: str | list[str] | None = option(None, "Ids of the entries with its references.")
     conditioning_type: Literal["controlnet", "mask", "reference_strict", "reference_loose", "segmentation"] | None = (
-        option(None, "What the references are.", built=["reference_strict", "reference_loose"])
+        option(None, "What the references are.", built=["reference_strict", "reference_loose", "controlnet"])
     )
     conditioning: dict[str, Any] | list[dict[str, Any]] | None = option(None, "How references are made.", accepted=True)
     source_dataset_id: str | None = option(None, "The entry these references belong to.")

@@ -182,7 +182,7 @@ def _check_link(
 def _check_sources(entries: Sequence[DatasetEntry]) -> Iterator[Conflict]:
     named = {identity for entry in entries for identity in as_ids(entry.conditioning_data)}
     for entry in entries:
-        strict = entry.conditioning_type in ("reference_strict", "mask")
+        strict = entry.conditioning_type in ("reference_strict", "controlnet", "mask")
         if strict and entry.dataset_type == "conditioning" and entry.id not in named and not entry.source_dataset_id:
             yield (
                 entry.id,

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from flowtuner.publishing.manifest import MANIFEST_NAME
 from flowtuner.publishing.secrets import has_secret_name
 
-RELEASE_FOLDERS = ("pipeline", "ema", "assets")
+RELEASE_FOLDERS = ("pipeline", "controlnet", "ema", "assets")
 RELEASE_FILES = (
     "pytorch_lora_weights.safetensors",
     "ema_model.safetensors",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from flowtuner.engine.adapters import full, lora, lycoris
+from flowtuner.engine.adapters import controlnet, full, lora, lycoris
 from flowtuner.engine.adapters.part import TrainedPart
 from flowtuner.engine.limits import find_adapter_faults
 from flowtuner.errors import ConfigError
@@ -25,6 +25,8 @@ def attach(model: torch.nn.Module, config: TrainingConfig, family: Family, preci
         raise ConfigError(faults)
     if config.gradient_checkpointing:
         model.enable_gradient_checkpointing()  # type: ignore[operator]  # diffusers models have it
+    if config.controlnet:
+        return controlnet.attach(model, family)
     if config.model_type == "full":
         return full.attach(model, family)
     if config.lora_type == "lycoris":

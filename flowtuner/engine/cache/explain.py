@@ -12,6 +12,7 @@ from flowtuner.engine.cache.shards import Origin, Shard, list_shards
 from flowtuner.engine.data.files import PICTURE_SUFFIXES
 from flowtuner.engine.data.sample import Sample, Scan
 
+PIXELS = "pixels"
 CHANGES = {
     "content": "its bytes changed",
     "plan": "its plan changed: {old} -> {new}",
@@ -36,6 +37,12 @@ class CacheIdentity:
     encoder: str
     text_dtype: str
     max_tokens: int
+    as_pixels: frozenset[str] = frozenset()
+    """Datasets whose pictures are kept as they are: a ControlNet sees pixels."""
+
+    def vae_of(self, dataset_id: str) -> str:
+        """What encodes the pictures of a dataset."""
+        return PIXELS if dataset_id in self.as_pixels else self.vae
 
 
 @dataclass(frozen=True)
@@ -76,8 +83,8 @@ def explain(subject: str, scan: Scan, identity: CacheIdentity) -> list[Explanati
 
 def explain_picture(sample: Sample, identity: CacheIdentity) -> Explanation:
     """Says where a sample's latent is, or what changed since it was cached."""
-    key = latent_key(sample.content, sample.plan, identity.vae, identity.vae_dtype)
-    origin = latent_origin(sample, identity.vae, identity.vae_dtype)
+    key = latent_key(sample.content, sample.plan, identity.vae_of(sample.dataset_id), identity.vae_dtype)
+    origin = latent_origin(sample, identity.vae_of(sample.dataset_id), identity.vae_dtype)
     root = identity.latent_roots[sample.dataset_id]
     missed = Explanation("latent", sample.path, False, "never cached")
     return _look_up(missed, root, key, origin, lambda old: _is_of_picture(old, origin))

@@ -9,7 +9,7 @@ from flowtuner import durable
 from flowtuner.engine.cache.explain import CacheIdentity
 from flowtuner.engine.cache.keys import fingerprint
 from flowtuner.engine.cache.places import index_root, latent_root, text_root
-from flowtuner.engine.data.settings import picture_entries, reference_entries
+from flowtuner.engine.data.settings import CONTROLNET_TYPE, picture_entries, reference_entries
 from flowtuner.engine.formats import find_text_precision
 from flowtuner.errors import DataError
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
@@ -37,6 +37,9 @@ def describe_identity(
         encoder=fingerprint(*text_parts, index_dir=index) + skipped + stored,
         text_dtype=dtype,
         max_tokens=max_tokens,
+        as_pixels=frozenset(
+            entry.id for entry in reference_entries(entries) if entry.conditioning_type == CONTROLNET_TYPE
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 import torch
 
 from flowtuner.engine.cache.batches import PictureBatches
+from flowtuner.engine.cache.explain import PIXELS
 from flowtuner.engine.cache.keys import latent_key, latent_origin
 from flowtuner.engine.cache.progress import Progress, Report
 from flowtuner.engine.cache.store import Store, Writer
@@ -45,11 +46,15 @@ class LatentCache:
     """The encoded pictures of one autoencoder in one number format; each dataset has its store."""
 
     def __init__(
-        self, stores: Mapping[str, Store], vae: str, dtype: torch.dtype, read: ReadSample | None = None
+        self,
+        stores: Mapping[str, Store],
+        vae: str | Callable[[str], str],
+        dtype: torch.dtype,
+        read: ReadSample | None = None,
     ) -> None:
         self.stores = stores
         self._load = partial(_load, read=read)
-        self._vae = vae
+        self._vae_of = vae if callable(vae) else lambda dataset_id: vae
         self._dtype = dtype
         self._dtype_name = str(dtype).removeprefix("torch.")
         self._key = lru_cache(KEPT_KEYS)(self._make_key)
@@ -102,7 +107,7 @@ class LatentCache:
                 pixels = [torch.from_numpy(self._load(sample)) for sample in samples]
         except UnusableImageError as error:
             raise DataError(f"a picture of dataset {samples[0].dataset_id} cannot be used: {error}") from error
-        latents, finite = self._encode_pixels(pixels, encode, device)
+        latents, finite = self._encode_pixels(list(zip(samples, pixels, strict=True)), encode, device)
         if not all(finite):
             path = samples[finite.index(False)].path
             raise DataError(f"{path}: the VAE gave infinite or undefined numbers in {self._dtype_name}.")
@@ -110,7 +115,8 @@ class LatentCache:
 
     def put(self, sample: Sample, latent: torch.Tensor, writer: Writer) -> None:
         """Hands an encoded picture to the writer."""
-        writer.put(self._key(sample), {LATENT: latent}, latent_origin(sample, self._vae, self._dtype_name))
+        origin = latent_origin(sample, self._vae_of(sample.dataset_id), self._dtype_name)
+        writer.put(self._key(sample), {LATENT: latent}, origin)
 
     def key(self, sample: Sample) -> str:
         """What the latent of a sample is kept under."""
@@ -136,7 +142,7 @@ class LatentCache:
                 work.faults.append((sample.path, str(error)))
         if not loaded:
             return
-        latents, finite = self._encode_pixels([one for _, one in loaded], encode, device)
+        latents, finite = self._encode_pixels(loaded, encode, device)
         for (sample, _), latent, is_finite in zip(loaded, latents, finite, strict=True):
             if is_finite:
                 self.put(sample, latent, work.writer)
@@ -146,15 +152,19 @@ class LatentCache:
         work.writer.end_batch()
 
     def _encode_pixels(
-        self, pixels: list[torch.Tensor], encode: Encode, device: torch.device
-    ) -> tuple[torch.Tensor, list[bool]]:
+        self, loaded: Sequence[tuple[Sample, torch.Tensor]], encode: Encode, device: torch.device
+    ) -> tuple[list[torch.Tensor], list[bool]]:
+        pixels = torch.stack([one for _, one in loaded])
+        # A ControlNet sees pixels: these are kept as they are.
+        is_kept = torch.tensor([self._vae_of(sample.dataset_id) == PIXELS for sample, _ in loaded])
         with torch.inference_mode():
             # channels_last: convolutions on a CPU are 1.7 times faster with it.
-            layout = torch.channels_last if pixels[0].ndim == 3 else torch.preserve_format
-            moved = torch.stack(pixels).to(device, self._dtype, memory_format=layout)
-            latents = encode(moved).to("cpu", self._dtype)
-            finite: list[bool] = torch.isfinite(latents).flatten(1).all(dim=1).tolist()
-        return latents, finite
+            layout = torch.channels_last if pixels.ndim == 4 else torch.preserve_format
+            moved = pixels.to(device, self._dtype, memory_format=layout)
+            seen = moved[~is_kept] if is_kept.any() else moved
+            encoded = iter(encode(seen).to("cpu", self._dtype) if len(seen) else ())
+            rows = [row.to(self._dtype) if kept else next(encoded) for row, kept in zip(pixels, is_kept, strict=True)]
+            return rows, [bool(torch.isfinite(row).all()) for row in rows]
 
     def _load_ahead(
         self, batches: Iterator[list[Sample]], pool: ThreadPoolExecutor, ahead: int
@@ -168,7 +178,7 @@ class LatentCache:
         yield from waiting
 
     def _make_key(self, sample: Sample) -> str:
-        return latent_key(sample.content, sample.plan, self._vae, self._dtype_name)
+        return latent_key(sample.content, sample.plan, self._vae_of(sample.dataset_id), self._dtype_name)
 
 
 def _load(sample: Sample, read: ReadSample | None) -> Pixels:

@@ -23,6 +23,7 @@ from flowtuner.engine.data.pairs import ReferenceSet, add_references
 from flowtuner.engine.data.sample import Plan, Quarantined, Sample, Scan
 from flowtuner.engine.data.samples import SampleFile
 from flowtuner.engine.data.settings import (
+    ALIGNED_TYPES,
     DatasetSettings,
     link_references,
     picture_entries,
@@ -84,7 +85,7 @@ def scan_datasets(entries: Sequence[DatasetEntry], config: TrainingConfig, *, in
                 ReferenceSet(
                     looks[linked.id].settings,
                     looks[linked.id].source.root,
-                    linked.conditioning_type == "reference_strict",
+                    linked.conditioning_type in ALIGNED_TYPES,
                     facts[linked.id],
                 )
                 for linked in links[entry.id]

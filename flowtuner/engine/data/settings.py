@@ -20,7 +20,10 @@ CAPTION_STRATEGIES = ("filename", "textfile", "instanceprompt", *TABLE_STRATEGIE
 CROP_STYLES = ("random", "corner", "center", "centre", "face")
 MARKS = {"comma": (",", ", "), "space": (" ", " "), "period": (".", ". ")}
 SUBSTITUTION = re.compile(r"s/((?:[^/\\]|\\.)+)/((?:[^/\\]|\\.)*)/?")
-REFERENCE_TYPES = ("reference_strict", "reference_loose")
+CONTROLNET_TYPE = "controlnet"
+REFERENCE_TYPES = ("reference_strict", "reference_loose", CONTROLNET_TYPE)
+ALIGNED_TYPES = ("reference_strict", CONTROLNET_TYPE)
+"""Those that show the same part of the same picture."""
 MEGAPIXEL_LIMIT = 10
 
 

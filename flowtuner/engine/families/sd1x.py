@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, TextPart
-from flowtuner.engine.families.parts.unet import UNetFamily
+from flowtuner.engine.families.parts.unet import UNetFamily, control_of
 from flowtuner.engine.family import Rows, TextEncoder
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class StableDiffusion1(UNetFamily):
         "tokenizer": TextPart("CLIPTokenizer"),
         "scheduler": SCHEDULER,
     }
+    control_pipeline = "StableDiffusionControlNetPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {
         "safety_checker": None,
         "feature_extractor": None,
@@ -47,7 +48,7 @@ class StableDiffusion1(UNetFamily):
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted noise or velocity."""
         prediction: torch.Tensor = model(
-            noisy, timesteps, encoder_hidden_states=text["prompt_embeds"], return_dict=False
+            noisy, timesteps, encoder_hidden_states=text["prompt_embeds"], return_dict=False, **control_of(text)
         )[0]
         return prediction
 

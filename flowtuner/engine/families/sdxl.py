@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, TextPart
-from flowtuner.engine.families.parts.unet import UNetFamily
+from flowtuner.engine.families.parts.unet import UNetFamily, control_of
 from flowtuner.engine.family import Rows, TextEncoder
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ class StableDiffusionXL(UNetFamily):
         "tokenizer_2": TextPart("CLIPTokenizer"),
         "scheduler": SCHEDULER,
     }
+    control_pipeline = "StableDiffusionXLControlNetPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
 
     def join_text_parts(self, parts: Mapping[str, Any]) -> TextEncoder:
@@ -68,6 +69,7 @@ class StableDiffusionXL(UNetFamily):
             encoder_hidden_states=text["prompt_embeds"],
             added_cond_kwargs={"text_embeds": text["pooled_prompt_embeds"], "time_ids": time_ids},
             return_dict=False,
+            **control_of(text),
         )[0]
         return prediction
 

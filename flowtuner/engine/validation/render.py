@@ -204,7 +204,8 @@ def _interruptible(model: torch.nn.Module, is_stopped: Callable[[], bool]) -> It
         if is_stopped():
             raise DrawingStoppedError("stopped on request")
 
-    hook = model.register_forward_pre_hook(check)
+    # A pipeline calls what is inside of a model that only joins others.
+    hook = getattr(model, "base", model).register_forward_pre_hook(check)
     try:
         yield
     finally:

@@ -114,9 +114,11 @@ class ModelOptions(Section):
     )
     vae_enable_tiling: bool = option(False, "Encodes and decodes in tiles: less memory, slower.")
     vae_enable_slicing: bool = option(False, "Encodes and decodes one picture at a time: less memory.")
-    controlnet: bool = option(False, "Trains a ControlNet beside the model.", accepted=True)
+    controlnet: bool = option(
+        False, "Trains a ControlNet beside the frozen model, on pairs of conditioning_type controlnet (sd1x, sdxl)."
+    )
     controlnet_model_name_or_path: str | None = option(
-        None, "ControlNet weights to start from.", path="source", accepted=True
+        None, "ControlNet weights to start from; empty: a copy of the model.", path="source"
     )
     control: bool = option(False, "Trains with control pictures as extra channels.", accepted=True)
     train_text_encoder: bool = option(False, "Trains the text encoder too.", accepted=True)

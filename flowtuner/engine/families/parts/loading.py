@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def loading(family: Family, part: str) -> Iterator[None]:
+def loading(family: Family, part: str, elsewhere: str | None = None) -> Iterator[None]:
     """Checks a local source, keeps libraries quiet and turns their errors into ModelError naming source and part."""
-    source = _source_of(family, part)
+    source = elsewhere or _source_of(family, part)
     folder = Path(source).expanduser()
     # Some loaders make up what is missing (an empty tokenizer, say), so the folder is looked at first.
-    faults = family.check_source(folder) if folder.is_dir() else []
+    faults = family.check_source(folder) if folder.is_dir() and not elsewhere else []
     if faults:
         raise ModelError(f"{part} of {source} cannot be loaded: {'; '.join(faults)}. {_advise(folder)}")
     try:
