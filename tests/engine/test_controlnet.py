@@ -61,7 +61,7 @@ def inputs_of(family, count=2):
     generator = torch.Generator().manual_seed(1)
     pictures = torch.rand(count, 3, 32, 32, generator=generator) * 2 - 1
     text = family.collate_text([family.add_references(rows[0], [one]) for one in pictures])
-    return torch.randn(count, 4, 4, 4, generator=generator), text
+    return torch.randn(count, 4, 8, 8, generator=generator), text
 
 
 def test_a_new_controlnet_changes_nothing_and_is_all_that_is_trained(configure, models):
@@ -100,7 +100,7 @@ def test_a_run_resumes_to_the_byte_draws_and_is_loaded_by_diffusers(start, contr
     last = start(values | shown)
     report = last.session.validate()
     assert report["error"] is None
-    assert [Image.open(image).size for image in report["images"]] == [(32, 32), (32, 32), (48, 32), (48, 32)]
+    assert [size_of(image) for image in report["images"]] == [(32, 32), (32, 32), (48, 32), (48, 32)]
     last.session.train(4)
     for run in (straight, last):
         run.session.save_release()
@@ -117,7 +117,7 @@ def test_a_run_resumes_to_the_byte_draws_and_is_loaded_by_diffusers(start, contr
 def test_control_pictures_are_kept_as_pixels_and_found_again(start, control_run):
     run = start(control_run("sd1x"))
     report = run.session.cache_latents()
-    assert (report["total"], report["hits"]) == (32, 32)
+    assert report["hits"] == report["total"] > 16
     batch = run.session._library.open_feed(0).batch(0)
     control = batch.text["reference_control"]
     assert control.shape == (2, 3, 32, 32)
@@ -127,7 +127,7 @@ def test_control_pictures_are_kept_as_pixels_and_found_again(start, control_run)
 def test_training_starts_from_given_weights(configure, models, tmp_path):
     unet = UNet2DConditionModel.from_pretrained(models["sd1x"], subfolder="unet")
     torch.manual_seed(3)
-    given = ControlNetModel.from_unet(unet)
+    given = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(16, 32, 96))
     with torch.no_grad():
         given.controlnet_mid_block.bias.fill_(0.5)
     given.save_pretrained(tmp_path / "given")
@@ -149,7 +149,7 @@ def test_it_learns_to_hold_on_to_its_picture(configure, models, name):
     generator, schedule = torch.Generator().manual_seed(0), family.noise_schedule()
 
     def loss_after(brightness, told):
-        latents = brightness[:, None, None, None].expand(-1, 4, 4, 4) * 2
+        latents = brightness[:, None, None, None].expand(-1, 4, 8, 8) * 2
         pictures = told[:, None, None, None].expand(-1, 3, 32, 32)
         text = family.collate_text([family.add_references(row, [one]) for one in pictures])
         return compute_loss(family, model, schedule, latents, text, generator, config)
@@ -163,6 +163,11 @@ def test_it_learns_to_hold_on_to_its_picture(configure, models, name):
     with torch.no_grad():
         told, misled = loss_after(brightness, brightness).item(), loss_after(brightness, -brightness).item()
     assert told < 0.8 * misled
+
+
+def size_of(path):
+    with Image.open(path) as image:
+        return image.size
 
 
 def faults_of(values):

@@ -162,7 +162,7 @@ def test_pairs_pass_the_preflight_where_the_model_takes_them(pair_run, tiny_flux
 @pytest.mark.parametrize(
     ("change", "option"),
     [
-        ({"conditioning_type": "controlnet"}, "conditioning_type"),
+        ({"conditioning_type": "mask"}, "conditioning_type"),
         ({"conditioning": {"type": "canny"}}, "conditioning"),
         ({"dataset_type": "eval", "conditioning_type": None}, "dataset_type"),
     ],

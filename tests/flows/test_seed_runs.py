@@ -40,13 +40,14 @@ SMALL = {
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    # A flow's parameters are kept for everybody to read: it takes credentials from blocks or from the environment.
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEYS["access_key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEYS["secret_key"])
     with moto() as url:
-        names = {"aws_access_key_id": KEYS["access_key"], "aws_secret_access_key": KEYS["secret_key"]}
-        client = boto3.client("s3", endpoint_url=url, region_name=REGION, **names)
+        client = boto3.client("s3", endpoint_url=url, region_name=REGION)
         client.create_bucket(Bucket="models")
-        yield client, {"provider": "s3", "bucket": "models", "endpoint_url": url, "region": REGION, **KEYS}
+        yield client, {"provider": "s3", "bucket": "models", "endpoint_url": url, "region": REGION}
         client.close()
 
 

@@ -93,7 +93,7 @@ def test_pairs_that_are_not_whole_are_left_out_by_name(draw, scan, make_pair):
     ("target", "kind", "said"),
     [
         ({"conditioning_data": None}, "reference_loose", "no dataset of pictures names it"),
-        ({}, "controlnet", "conditioning_type 'controlnet' is not supported yet"),
+        ({}, "mask", "conditioning_type 'mask' is not supported yet"),
         ({}, None, "Allowed: reference_strict, reference_loose"),
     ],
 )

@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flowtuner.engine.families.parts.loading import loading
+from flowtuner.engine.families.parts.loading import loading, locate_folder
+from flowtuner.engine.families.parts.source import find_vae_scale
 
 if TYPE_CHECKING:
     from flowtuner.engine.family import Family
 
 CONTROL = "reference_control"
 """The name of the pixels in a prompt's row, between 0 and 1."""
+
+EMBEDDING = (16, 32, 96, 256)
+"""Channels on the way from pixels to latents; each step but the first halves the edges, as the autoencoder does."""
 
 
 class ControlledUNet(torch.nn.Module):
@@ -42,10 +46,18 @@ def load_controlled(family: Family, base: Any) -> ControlledUNet:
 
     source = family.config.controlnet_model_name_or_path
     if source is None:
-        return ControlledUNet(base, ControlNetModel.from_unet(base).to(base.device, base.dtype)).eval()
+        levels = EMBEDDING[: _count_halvings(family) + 1]
+        made = ControlNetModel.from_unet(base, conditioning_embedding_out_channels=levels)
+        torch.nn.Module.to(made, base.device, base.dtype)  # diffusers' own way warns of layers that are not there
+        return ControlledUNet(base, made).eval()
     with loading(family, "controlnet", source):
         controlnet = ControlNetModel.from_pretrained(source, torch_dtype=base.dtype)
     return ControlledUNet(base, controlnet.to(base.device)).eval()
+
+
+def _count_halvings(family: Family) -> int:
+    scale = find_vae_scale(locate_folder(family) / "vae") or 8
+    return scale.bit_length() - 1
 
 
 def as_control(pixels: torch.Tensor) -> torch.Tensor:
