@@ -21,6 +21,7 @@ CPU = torch.device("cpu")
 FAMILIES = ("sd1x", "sdxl")
 WEIGHTS = "controlnet/diffusion_pytorch_model.safetensors"
 torch.set_num_threads(1)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

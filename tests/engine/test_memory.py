@@ -13,7 +13,7 @@ from flowtuner.options import load
 
 def alive(kind: type) -> int:
     """How many of these are in memory now; whoever asks has not cleaned up for the engine."""
-    return sum(isinstance(thing, kind) for thing in gc.get_objects())
+    return sum(issubclass(type(thing), kind) for thing in gc.get_objects())
 
 
 def test_encoders_leave_memory_once_their_caches_are_full(tmp_path, tiny_run):
