@@ -90,11 +90,19 @@ def _measure_orchestration(ground: Path, rounds: int) -> Iterable[Row]:
     yield from measure_orchestration(ground)
 
 
+def _measure_data(ground: Path, rounds: int) -> Iterable[Row]:
+    from benchmarks.data import measure_checksums, measure_scan
+
+    yield measure_checksums(ground / "checksums", rounds)
+    yield from measure_scan(ground / "many files")
+
+
 SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {
     "steps": _measure_steps,
     "caches": _measure_caches,
     "processes": _measure_processes,
     "orchestration": _measure_orchestration,
+    "data": _measure_data,
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flowtuner.cli.arguments import Source
@@ -24,8 +25,8 @@ def run_training(
     return run_checked(TRAIN, source or Source(values=dict(values or {})), as_json)
 
 
-def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
-    """Runs a flow that takes options, after all that can be known about them was found right."""
+def run_checked(entrypoint: str, source: Source, as_json: bool, more: Mapping[str, Any] = MappingProxyType({})) -> int:
+    """Runs a flow that takes options and perhaps `more`, after all that can be known was found right."""
     loaded, findings = load_and_inspect(source, will_publish=entrypoint == TRAIN)
     tell_findings(findings)
     if loaded is None or has_errors(findings):
@@ -33,4 +34,5 @@ def run_checked(entrypoint: str, source: Source, as_json: bool) -> int:
         return code_of(findings)
     config = loaded.config
     conceal = partial(conceal_run, config=config)
-    return run_flow(FlowCall(entrypoint, source.parameters(loaded), Path(config.output_dir), conceal), as_json)
+    parameters = {**source.parameters(loaded), **more}
+    return run_flow(FlowCall(entrypoint, parameters, Path(config.output_dir), conceal), as_json)

@@ -19,7 +19,7 @@ from typing import IO, Any, Self
 from flowtuner import errors
 from flowtuner.engine.events import CHECKPOINT, STAGE, EventLog
 from flowtuner.engine.processes import count_processes
-from flowtuner.engine.run import CacheReport, Checkpoint, Position, RunSpec, TrainReport, ValidationReport
+from flowtuner.engine.run import CacheReport, Checkpoint, Portion, Position, RunSpec, TrainReport, ValidationReport
 
 WORKER = "flowtuner.engine.worker"
 CLOSE_GRACE_S = 25.0
@@ -91,13 +91,17 @@ class Engine:
         """Says where training goes on; before `prepare`."""
         self.newest_checkpoint = checkpoint
 
-    def cache_text(self) -> CacheReport:
-        """Encodes the captions and prompts that are not in the cache yet."""
-        return _cache_report(self._call("cache_text"))
+    def look_at_data(self) -> None:
+        """Looks at every picture, and remembers what it saw for all who share the cache folder."""
+        self._call("look_at_data")
 
-    def cache_latents(self) -> CacheReport:
-        """Encodes the pictures that are not in the cache yet."""
-        return _cache_report(self._call("cache_latents"))
+    def cache_text(self, portion: Portion | None = None) -> CacheReport:
+        """Encodes the captions and prompts that are not in the cache yet, or a portion of them."""
+        return _cache_report(self._call("cache_text", **_portioned(portion)))
+
+    def cache_latents(self, portion: Portion | None = None) -> CacheReport:
+        """Encodes the pictures that are not in the cache yet, or a portion of them."""
+        return _cache_report(self._call("cache_latents", **_portioned(portion)))
 
     def prepare(self) -> Position:
         """Loads the model and goes to where training continues."""
@@ -320,6 +324,10 @@ def wait_for_end(pid: int, timeout_s: float) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def _portioned(portion: Portion | None) -> dict[str, Any]:
+    return {"portion": [portion.number, portion.count]} if portion else {}
 
 
 def _cache_report(reply: dict[str, Any]) -> CacheReport:

@@ -53,8 +53,10 @@ class Library:
         device: torch.device,
         report: ReportStage,
         ranks: Ranks,
+        output_dir: Path,
     ) -> None:
         self._ranks = ranks
+        self._output_dir = output_dir
         self._config = loaded.config
         self._entries = loaded.datasets
         self._family = family
@@ -297,7 +299,7 @@ class Library:
         if not self._ranks.is_first:
             return
         listed = [{"path": path, "reason": reason} for path, reason in faults]
-        durable.write_json(Path(self._config.output_dir) / QUARANTINE, listed)
+        durable.write_json(self._output_dir / QUARANTINE, listed)
 
     def _finish(self, key: str, noun: str, report: CacheReport) -> dict[str, Any]:
         self._report(

@@ -58,11 +58,23 @@ class Session:
         # The first thing that touches the output folder: from here on it is this engine's alone.
         if self._ranks.is_first:
             self._lock = OutputLock(self.output_dir, self._warn)
-        return Library(self._spec.loaded, self._family, self._precision, self._device, self._report_stage, self._ranks)
+        return Library(
+            self._spec.loaded,
+            self._family,
+            self._precision,
+            self._device,
+            self._report_stage,
+            self._ranks,
+            self.output_dir,
+        )
 
     @cached_property
     def _family(self) -> Family:
         return open_family(self.config.model_family)(choose_source(self.config), self.config)
+
+    def look_at_data(self) -> dict[str, Any]:
+        """Looks at every picture, so that others who share the cache folder need not."""
+        return {"samples": len(self._library.scan.samples)}
 
     def cache_text(self, portion: Sequence[int] = (0, 1)) -> dict[str, Any]:
         """Encodes the captions and prompts that are missing, or one portion of them."""
