@@ -17,6 +17,12 @@ torch.set_num_threads(1)
 
 SCHEDULES = ("linear", "sine", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup")
 ADAPTER = {"model_type": "lora", "lora_rank": 4, "lora_dropout": 0.3}
+ON_THE_WAY = {
+    "vae_cache_ondemand": True,
+    "text_cache_ondemand": True,
+    "dataloader_prefetch": True,
+    "dataloader_prefetch_qlen": 4,
+}
 MODES = {
     **{f"schedule {name}": {"lr_scheduler": name, "lr_num_cycles": 2} for name in SCHEDULES},
     **{
@@ -62,6 +68,8 @@ MODES = {
     "seed 0": {"seed": 0},
     "huber": {"loss_type": "huber", "snr_gamma": 5},
     "a tail in each epoch": {"train_batch_size": 3},
+    "caches filled on the way, batches ahead": ON_THE_WAY,
+    "nothing kept": {"vae_cache_disable": True, "text_cache_disable": True},
 }
 
 
@@ -87,8 +95,9 @@ def test_two_resumes_change_nothing(start, tiny_run, mode):
         {"max_train_steps": 30, "lr_scheduler": "polynomial"},
         {"max_train_steps": 0, "num_train_epochs": 2, "gradient_accumulation_steps": 3},
         ADAPTER | {"max_train_steps": 25, "train_batch_size": 1, "gradient_accumulation_steps": 2},
+        ADAPTER | ON_THE_WAY | {"max_train_steps": 24, "data_backend_sampling": "uniform"},
     ],
-    ids=["steps", "epochs", "adapter"],
+    ids=["steps", "epochs", "adapter", "on the way"],
 )
 def test_mixed_data_sets_go_on_where_they_were(start, tiny_run, tmp_path, mode):
     values = tiny_run | mix_data_sets(tmp_path) | {"disable_bucket_pruning": True, "caption_dropout_probability": 0.2}
@@ -107,10 +116,18 @@ def test_mixed_data_sets_go_on_where_they_were(start, tiny_run, tmp_path, mode):
 
 
 def mix_data_sets(root: Path) -> dict:
-    """Three sets: several captions and repeats; random crops at a probability; batches of their own size."""
+    """Five sets: several captions and repeats; random crops, at a probability or renewed; schedules; own batches."""
     entries = [
-        entry_of(root, "lines", caption_strategy="textfile", repeats=2),
+        entry_of(
+            root,
+            "lines",
+            caption_strategy="textfile",
+            repeats=2,
+            caption_shuffle={"enable": True, "split_on": "space", "seed": 3},
+        ),
         entry_of(root, "crops", crop=True, crop_aspect="random", crop_aspect_buckets=[1.0, 1.5], probability=0.4),
+        entry_of(root, "renewed", crop=True, crop_aspect="square", vae_cache_clear_each_epoch=True, start_step=4),
+        entry_of(root, "early", end_epoch=1),
         entry_of(
             root, "prompts", caption_strategy="instanceprompt", instance_prompt=["sks", "a sks"], train_batch_size=3
         ),
