@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -164,16 +164,16 @@ class HuggingFaceDestination(KeptDestination):
         if not wanted.files:
             raise PublishError(f"include and exclude leave nothing of {snapshot.name} for {self.name}. Widen them.")
         with self._alone(partial(on_progress, 0, wanted.size)), self._translated(), self._open_store(wanted) as store:
-            sent = self._send(store, snapshot, wanted, on_progress)
+            store.title = f"{'Release' if wanted.kind == 'release' else 'Checkpoint'} of step {wanted.step}"
+            parts = self._parts(store, wanted)
+            sent = [send(store, snapshot, part.manifest, on_progress, part.sources) for part in parts]
             if wanted.kind == "checkpoint" and self.hub_strategy == "all_checkpoints":
                 remove_surplus(store, wanted.run, keep, wanted.name)
             store.commit()
+            self._prove(store, wanted, [part.manifest for part in parts])
             if wanted.kind == "release" and wanted.run_id:
                 store.tag(f"run-{wanted.run_id}")
-            damage = self._find_damage(store, wanted)
-        if damage:
-            raise PublishError(f"not_published: {self.name} does not hold what was written: {'; '.join(damage[:5])}")
-        manifest, files, bytes = sent
+        manifest, files, bytes = sent[0] if sent else (wanted, 0, 0)
         return PublishResult(
             self.name, self.provider, snapshot.name, wanted.step, self.uri_of(wanted), True,
             len(manifest.files), manifest.size, files, bytes, manifest.sha256, dict(manifest.metadata),
@@ -264,23 +264,35 @@ class HuggingFaceDestination(KeptDestination):
         finally:
             self._turn.release()
 
-    def _send(
-        self, store: HubStore, snapshot: Snapshot, wanted: Manifest, on_progress: Progress
-    ) -> tuple[Manifest, int, int]:
-        store.title = f"{'Release' if wanted.kind == 'release' else 'Checkpoint'} of step {wanted.step}"
+    def _parts(self, store: HubStore, wanted: Manifest) -> list[Part]:
+        """What of a unit is to stand where, as far as nothing later stands there."""
+        parts = []
         whole = part_of(wanted, self.hub_strategy)
-        sent = (wanted, 0, 0)
         if whole is not None:
             present = self._present(store, whole)
             if whole.folder != LAST or not is_superseded(wanted, present):
-                sent = send(store, snapshot, whole.manifest, on_progress, whole.sources)
+                parts.append(whole)
         if wanted.kind == "checkpoint":
             present = parse_manifest(store.read(f"{wanted.run}/{MANIFEST_NAME}"))
             if not is_superseded(wanted, present):
-                top = weights_of(wanted, present)
-                also = send(store, snapshot, top.manifest, on_progress, top.sources)
-                sent = sent if whole is not None else also
-        return sent
+                parts.append(weights_of(wanted, present, store.sizes(wanted.run)))
+        return parts
+
+    def _prove(self, store: HubStore, wanted: Manifest, sent: Sequence[Manifest]) -> None:
+        for _ in range(2):  # an answer may be damaged on its way, too
+            damage = [each for manifest in sent for each in find_remote_damage(store, manifest, deep=True)]
+            damage = damage or ([] if sent else self._find_damage(store, wanted))
+            if not damage:
+                return
+            store.look_again()
+        # Small files travel in the commit itself, which nobody but us compares with anything: half a model must not
+        # look whole until the next attempt.
+        store.title = f"Take back what arrived damaged of step {wanted.step}"
+        for manifest in sent:
+            clear_damage(store, manifest)
+            store.delete(f"{manifest.prefix}/{MANIFEST_NAME}")
+        store.commit()
+        raise DestinationDown(f"{self.name} does not hold what was written: {'; '.join(damage[:5])}")
 
     def _find_damage(self, store: HubStore, wanted: Manifest) -> list[str]:
         if not self.wants(wanted.kind):
@@ -294,7 +306,9 @@ class HuggingFaceDestination(KeptDestination):
         if is_superseded(wanted, present):
             assert present is not None
             return find_remote_damage(store, present, deep=True)
-        return find_remote_damage(store, (whole or weights_of(wanted, present)).manifest, deep=True)
+        return find_remote_damage(
+            store, (whole or weights_of(wanted, present, store.sizes(wanted.run))).manifest, deep=True
+        )
 
     def _present(self, store: HubStore, part: Part) -> Manifest | None:
         if not part.folder:

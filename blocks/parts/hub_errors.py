@@ -36,6 +36,9 @@ STATUS = MappingProxyType(
         413: ("too_large", "takes no files of this size", "Leave them out with `exclude`."),
     }
 )
+# The client takes answers apart without looking first: one whose bytes were damaged on their way becomes any of these.
+GARBLED = (LookupError, NameError, TypeError, AttributeError)
+UNREADABLE = "gave an answer that cannot be read"
 XET_STATUS = re.compile(r"\b(401|403|404)\b")
 
 
@@ -67,6 +70,8 @@ def translated(party: Party) -> Iterator[None]:
         raise _translate_upload(error, party) from error
     except ValueError as error:
         raise _translate_value(error, party) from error
+    except GARBLED as error:
+        raise DestinationDown(f"{party.name}: {party.endpoint} {UNREADABLE}: {_short(error)}.") from error
     except OSError as error:
         raise PublishError(f"{party.name}: {error.strerror or error}: {error.filename}. Check the disk.") from error
 
@@ -123,7 +128,7 @@ def _translate_value(error: ValueError, party: Party) -> FlowtunerError:
         return PublishError(f"name_invalid: {party.repo_id}: {_short(error)} The name must be owner/name.")
     if "Invalid metadata in README.md" in str(error) or "LFS batch API returned errors" in str(error):
         return PublishError(f"{party.name}: the Hub refused the content: {_short(error)}")
-    return DestinationDown(f"{party.name}: {party.endpoint} gave an answer that cannot be read: {_short(error)}.")
+    return DestinationDown(f"{party.name}: {party.endpoint} {UNREADABLE}: {_short(error)}.")
 
 
 def _short(error: BaseException) -> str:

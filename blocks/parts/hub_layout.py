@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -49,10 +49,10 @@ def part_of(manifest: Manifest, strategy: Strategy) -> Part | None:
     return Part(manifest, _identity(manifest), LAST) if strategy == "checkpoint" else None
 
 
-def weights_of(checkpoint: Manifest, present: Manifest | None) -> Part:
+def weights_of(checkpoint: Manifest, present: Manifest | None, sizes: Mapping[str, int]) -> Part:
     """The weights of a checkpoint as the release at the top, beside what an earlier release left there untouched."""
     weights = [record for record in checkpoint.files if not _only_resumes(record.path)]
-    kept = list(_untouched(weights, present)) if present and present.run == checkpoint.run else []
+    kept = list(_untouched(weights, present, sizes)) if present and present.run == checkpoint.run else []
     about = dict(checkpoint.metadata) | {TAKEN_FROM: checkpoint.name}
     files = tuple(sorted([*weights, *kept], key=lambda record: record.path))
     manifest = replace(checkpoint, name="release", kind="release", files=files, metadata=about)
@@ -88,11 +88,13 @@ def _only_resumes(path: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in RESUME_FILES)
 
 
-def _untouched(weights: list[FileRecord], present: Manifest) -> Iterator[FileRecord]:
+def _untouched(weights: list[FileRecord], present: Manifest, sizes: Mapping[str, int]) -> Iterator[FileRecord]:
     # Never beside new weights: two versions of a model in one folder would look like one.
     folders = {PurePosixPath(record.path).parts[0] for record in weights}
     paths = {record.path for record in weights}
     for record in present.files:
+        if sizes.get(f"{present.run}/{record.path}") != record.size:
+            continue
         is_top = len(PurePosixPath(record.path).parts) == 1
         if is_top and record.path not in paths and not WEIGHTS.search(record.path):
             yield record

@@ -188,7 +188,8 @@ class HubStore:
                 raise
             made = self._head
         self._blobs |= {path: _git_blob(write) for path, write in self._writes.items() if _is_small(write)}
-        self._writes, self._deletes, self._tree, self._contents = {}, set(), {}, {}
+        self._writes, self._deletes = {}, set()
+        self.look_again()
         self._head = made
         return made
 
@@ -209,6 +210,10 @@ class HubStore:
 
     def reserve(self, bytes: int) -> None:
         """Nothing to do: the Hub does not tell how much room there is."""
+
+    def look_again(self) -> None:
+        """Forgets what was read, and reads it anew where it is asked for."""
+        self._tree, self._contents = {}, {}
 
     def describe(self) -> dict[str, Any]:
         """What the repository's own page says of it."""
