@@ -121,6 +121,7 @@ def test_portions_stop_when_the_job_is_left(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
     alone, spread = spec_of(tiny_run, tmp_path, "alone"), spec_of(tiny_run, tmp_path, "spread")
     fill_whole(alone)
@@ -137,7 +138,7 @@ def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PYTHONPATH": os.pathsep.join(sys.path),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "100",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
     }
     done = subprocess.run(
         [sys.executable, str(program), str(tmp_path / "options.json")],
@@ -145,7 +146,7 @@ def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]

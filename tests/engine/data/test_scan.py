@@ -148,6 +148,16 @@ def test_a_memo_that_another_process_holds_is_done_without(tmp_path, draw, make_
         assert scan(make_entry()) == before
 
 
+def test_a_preserved_listing_is_taken_for_what_is_there(tmp_path, draw, make_entry, scan):
+    draw("one.png")
+    age(tmp_path / "pictures")
+    entry = make_entry(preserve_data_backend_cache=True)
+    first = scan(entry)
+    draw("two.png", seed=1)
+    assert scan(entry) == first and len(first.samples) == 1
+    assert len(scan(make_entry()).samples) == 2
+
+
 def test_limits_leave_pictures_out(draw, make_entry, scan):
     for number in range(4):
         draw(f"{number}.png", seed=number)

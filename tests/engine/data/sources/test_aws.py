@@ -6,7 +6,7 @@ import pytest
 from flowtuner.engine.data.images import load_pixels
 from flowtuner.engine.data.sources import aws, open_source
 from flowtuner.errors import DataError, SourceDown
-from tests.fakes.s3.servers import KEYS, REGION, moto
+from tests.fakes.s3.servers import KEYS, REGION, moto, seaweed
 
 SECRET = "a-secret-that-nobody-may-see"
 
@@ -86,3 +86,21 @@ def test_what_is_wrong_is_found_by_a_look(make_aws, make_config, tmp_path, monke
     with pytest.raises(kind, match=words) as caught:
         open_source(make_aws(**values), make_config(), tmp_path).check()
     assert SECRET not in str(caught.value) and KEYS["access_key"] not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_server_that_checks_signatures(tmp_path, draw, make_aws, make_config, scan):
+    (tmp_path / "weed").mkdir()
+    with seaweed(tmp_path / "weed") as port:
+        url = f"http://127.0.0.1:{port}"
+        keys = {"aws_access_key_id": KEYS["access_key"], "aws_secret_access_key": KEYS["secret_key"]}
+        client = boto3.client("s3", endpoint_url=url, region_name=REGION, **keys)
+        client.create_bucket(Bucket="pictures")
+        client.put_object(Bucket="pictures", Key="set/a_red_dog.png", Body=draw("a.png").read_bytes())
+        client.close()
+        (sample,) = scan(make_aws(aws_endpoint_url=url, **keys)).samples
+        assert sample.captions == ("a red dog",)
+        wrong = make_aws(aws_endpoint_url=url, **keys | {"aws_secret_access_key": SECRET})
+        with pytest.raises(DataError, match="Check aws_access_key_id and aws_secret_access_key") as caught:
+            open_source(wrong, make_config(), tmp_path).check()
+        assert SECRET not in str(caught.value)
