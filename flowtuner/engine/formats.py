@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BF16_OPTIMIZER = "adamw_bf16"
 QUANTO = Package("optimum.quanto", "optimum-quanto", "flowtuner[quant]")
-TORCHAO = Package("torchao", "torchao", "flowtuner[quant]")
+TORCHAO = Package("torchao", "torchao", "flowtuner[torchao]")
 TEXT_ENCODERS = tuple(f"text_encoder_{number}_precision" for number in range(1, 5))
 NO_GRADIENT = "it rounds the activations too, and no gradient flows through such products"
 UNBUILT = MappingProxyType(

@@ -32,7 +32,7 @@ PACKAGES = {
     "optimi-": Package("optimi", "torch-optimi", "flowtuner[optimizers]"),
     "prodigy": Package("prodigyopt", "prodigyopt", "flowtuner[optimizers]"),
     "adamw_schedulefree": Package("schedulefree", "schedulefree", "flowtuner[optimizers]"),
-    "ao-": Package("torchao", "torchao", "flowtuner[quant]"),
+    "ao-": Package("torchao", "torchao", "flowtuner[torchao]"),
     "bnb-": Package("bitsandbytes", "bitsandbytes", "bitsandbytes"),
 }
 

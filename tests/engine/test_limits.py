@@ -42,7 +42,7 @@ def test_the_list_of_optimizers_is_the_one_that_is_built():
             "model_type": "lora",
             "lora_type": "lycoris",
             "lycoris_config": {"algo": "full", "multiplier": 1.0, "linear_alpha": 1},
-            "base_model_precision": "int8-torchao",
+            "base_model_precision": "int8-quanto",
         },
     ],
 )
@@ -58,7 +58,7 @@ def test_each_limit_names_its_option(configure, options):
         ("optimi-lion", "torch-optimi", "flowtuner[optimizers]"),
         ("prodigy", "prodigyopt", "flowtuner[optimizers]"),
         ("adamw_schedulefree+no_kahan", "schedulefree", "flowtuner[optimizers]"),
-        ("ao-adamw8bit", "torchao", "flowtuner[quant]"),
+        ("ao-adamw8bit", "torchao", "flowtuner[torchao]"),
         ("bnb-lion8bit-paged", "bitsandbytes", "bitsandbytes"),
     ],
 )

@@ -21,6 +21,8 @@ EXPECTED = {
     "int8-torchao": (1.06, 0.02),
     "fp8wo-torchao": (1.04, 0.06),
 }
+# The slow lane installs torchao, whose import every start of diffusers would pay for; quanto compiles for fewer bits.
+TRIED = [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("int8-quanto", "fp8-quanto"))) for name in EXPECTED]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
@@ -46,6 +48,7 @@ def answer(model):
         return model(latents.to(dtype), text.to(dtype), torch.tensor([300])).sample.float()
 
 
+@pytest.mark.slow
 def test_every_format_that_this_machine_computes_is_tried_here(configure):
     here = [
         name
@@ -55,7 +58,7 @@ def test_every_format_that_this_machine_computes_is_tried_here(configure):
     assert set(here) >= set(EXPECTED)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", TRIED)
 def test_the_frozen_base_really_takes_less_memory_and_stays_near(load, name):
     whole = load()
     wanted = answer(whole)
@@ -86,6 +89,7 @@ def test_where_it_is_quantised_changes_no_bit(load, configure, via):
     assert torch.equal(answer(model), answer(quantise(load(), "int8-quanto")))
 
 
+@pytest.mark.slow
 def test_a_format_without_a_way_back_is_refused_before_anything_is_trained(load, monkeypatch):
     from flowtuner.engine import quantize
 
@@ -100,7 +104,7 @@ def test_quantising_draws_nothing_from_the_global_generator(load):
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", ["int8-quanto", "int8-torchao"])
+@pytest.mark.parametrize("name", ["int8-quanto", pytest.param("int8-torchao", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("lora_type", ["standard", "lycoris"])
 def test_gradients_over_a_quantised_base_are_those_over_the_whole_one(load, configure, source, name, lora_type):
     gradients = []

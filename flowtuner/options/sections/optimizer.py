@@ -25,7 +25,7 @@ class OptimizerOptions(Section):
     optimizer: Optimizer = option(
         "adamw_bf16",
         "The optimizer. adamw_bf16 and, in bf16 runs, optimi-* keep bfloat16 weights and lose no update; "
-        "optimi-*, prodigy and adamw_schedulefree come with `flowtuner[optimizers]`, ao-* with `flowtuner[quant]`, "
+        "optimi-*, prodigy and adamw_schedulefree come with `flowtuner[optimizers]`, ao-* with `flowtuner[torchao]`, "
         "bnb-* with bitsandbytes.",
         values={"adamw": "torch-adamw", "adam": "torch-adam"},
         removed={"dadaptation": "adamw_schedulefree", "adafactor": "optimi-stableadamw", "adamw8bit": "optimi-adamw"},
