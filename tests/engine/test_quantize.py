@@ -21,8 +21,10 @@ EXPECTED = {
     "int8-torchao": (1.06, 0.02),
     "fp8wo-torchao": (1.04, 0.06),
 }
-# The slow lane installs torchao, whose import every start of diffusers would pay for; quanto compiles for fewer bits.
-TRIED = [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("int8-quanto", "fp8-quanto"))) for name in EXPECTED]
+# The slow lane installs torchao, whose import every start of diffusers pays for; quanto compiles for fewer bits.
+TRIED = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in ("int8-quanto", "fp8-quanto"))) for name in EXPECTED
+]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 
