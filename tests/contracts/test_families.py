@@ -24,11 +24,20 @@ from flowtuner.engine.precision import resolve_precision
 from flowtuner.options import TrainingConfig
 
 CPU = torch.device("cpu")
+# One around a U-Net, one that predicts noise, one that matches flows; the slow lane tries what is costly with all.
+REPRESENTATIVES = ("sd1x", "pixart_sigma", "flux")
+costly = pytest.mark.parametrize(
+    "source",
+    [pytest.param(name, marks=() if name in REPRESENTATIVES else pytest.mark.slow) for name in supported()],
+    indirect=True,
+    scope="module",
+)
 PROMPTS = ["a red circle", "", "a large yellow triangle on a black background"]
 LONG = "zorp, a large Yellow triangle on " * 90
 EDGE = 32
 FRAMES = 5
-EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "config" / "examples"
 
 
 @dataclass
@@ -83,19 +92,30 @@ def loss_of(model, loaded, config=None) -> torch.Tensor:
     return compute_loss(loaded.family, model, schedule, loaded.latents, loaded.text, generator, config or loaded.config)
 
 
-def test_a_family_is_opened_without_torch(source):
-    name, path = source
+def test_families_are_opened_without_torch(tmp_path):
     code = (
-        f"import sys; from pathlib import Path; from flowtuner.engine.families import open_family;"
-        f"assert open_family({name!r}).check_source(Path({str(path)!r})) == [], 'faults';"
-        f"assert 'torch' not in sys.modules and 'diffusers' not in sys.modules, 'heavy imports'"
+        "import sys; from pathlib import Path; from flowtuner.engine.families import open_family, supported\n"
+        f"faults = [open_family(name).check_source(Path({str(tmp_path)!r})) for name in supported()]\n"
+        "assert all('model_index.json is missing' in fault for (fault,) in faults), faults\n"
+        "assert 'torch' not in sys.modules and 'diffusers' not in sys.modules, 'heavy imports'"
     )
     result = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 
+def test_a_whole_model_has_no_faults(source):
+    name, path = source
+    assert open_family(name).check_source(path) == []
+
+
 @pytest.mark.parametrize("name", supported())
-def test_every_family_has_an_example(name):
+def test_every_family_has_an_example_and_its_line_in_the_guide(name):
+    guide = (ROOT / "docs" / "families.md").read_text()
+    (line,) = [line for line in guide.splitlines() if line.startswith(f"| `{name}` ")]
+    family = open_family(name)
+    assert line.split("|")[2].strip().startswith(f"`{family.default_flavour}`")
+    assert all(f"`{flavour}`" in line for flavour in family.flavours)
+    assert all(f"`{pipeline}`" in line for pipeline in family.pipelines[:1])
     examples = [json.loads(path.read_text()) for path in EXAMPLES.glob("*/config.json")]
     mine = [example for example in examples if example.get("model_family") in (name, name.replace("_sigma", ""))]
     assert mine
@@ -105,12 +125,14 @@ def test_every_family_has_an_example(name):
     )
 
 
+@costly
 def test_the_same_seed_builds_the_same_bytes(source, tmp_path):
     name, path = source
     again = open_family(name).tiny(tmp_path / "elsewhere", seed=3)
     assert durable.record_files(again) == durable.record_files(path)
 
 
+@costly
 def test_another_seed_builds_another_model(source, tmp_path):
     name, path = source
     family = open_family(name)
@@ -119,6 +141,7 @@ def test_another_seed_builds_another_model(source, tmp_path):
     assert {family.component, "vae", "text_encoder"} <= {record.path.split("/")[0] for record in changed}
 
 
+@costly
 def test_building_a_tiny_model_draws_nothing_from_the_global_generator(source, tmp_path):
     before = torch.get_rng_state()
     open_family(source[0]).tiny(tmp_path / "model")
@@ -158,8 +181,16 @@ def test_latents_have_the_vaes_scale_and_decode_to_pixels(loaded):
     assert loaded.vae.decode(loaded.latents).shape == loaded.pixels.shape
 
 
-@pytest.mark.parametrize("model_type", ["full", "lora"])
-def test_training_learns_saves_and_comes_back(source, loaded, tmp_path, model_type):
+def test_training_learns_saves_and_comes_back(source, loaded, tmp_path):
+    check_learning(source, loaded, tmp_path, "full")
+
+
+@costly
+def test_an_adapter_learns_is_saved_and_comes_back(source, loaded, tmp_path):
+    check_learning(source, loaded, tmp_path, "lora")
+
+
+def check_learning(source, loaded, tmp_path, model_type):
     config = options(*source, model_type=model_type, lora_dropout=0.0)
     precision = resolve_precision(config, CPU)
     model = loaded.family.load_model(precision.base, CPU)
@@ -232,7 +263,8 @@ def test_a_picture_is_the_one_that_diffusers_draws_of_the_prompt(loaded, prompt)
 def test_a_lora_is_loaded_by_the_pipeline_if_it_has_a_loader(source, loaded, tmp_path):
     family = loaded.family
     pipeline = DiffusionPipeline.from_pretrained(family.source)
-    if not hasattr(pipeline, "load_lora_weights"):
+    assert hasattr(pipeline, "load_lora_weights") == family.loads_lora
+    if not family.loads_lora:
         return  # docs/adapters.md shows the one line that loads it
     config = options(*source, model_type="lora", lora_alpha=4, lora_dropout=0.0)
     model = family.load_model(torch.float32, CPU)
@@ -252,6 +284,7 @@ def test_a_lora_is_loaded_by_the_pipeline_if_it_has_a_loader(source, loaded, tmp
     assert not torch.allclose(before, after, atol=1e-3)
 
 
+@costly
 def test_pictures_are_rendered_and_repeat(loaded):
     model = loaded.family.load_model(torch.float32, CPU)
     size = {"width": EDGE, "height": 2 * EDGE, "steps": 2, "guidance": 3.0}
@@ -264,6 +297,7 @@ def test_pictures_are_rendered_and_repeat(loaded):
     assert one == again != other
 
 
+@costly
 def test_the_saved_pipeline_loads_with_diffusers(loaded, tmp_path):
     model = loaded.family.load_model(torch.float32, CPU)
     with torch.no_grad():

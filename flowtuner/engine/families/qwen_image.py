@@ -27,6 +27,7 @@ class QwenImage(PipelineFamily):
     name = "qwen_image"
     flavours: ClassVar[dict[str, str]] = {"v1.0": "Qwen/Qwen-Image"}
     default_flavour = "v1.0"
+    licence = "apache-2.0"
     prediction: ClassVar[Prediction] = "flow_matching"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     max_text_tokens = 512

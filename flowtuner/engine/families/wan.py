@@ -28,6 +28,8 @@ class Wan(PipelineFamily):
         "t2v-480p-14b-2.1": "Wan-AI/Wan2.1-T2V-14B-Diffusers",
     }
     default_flavour = "t2v-480p-1.3b-2.1"
+    licence = "apache-2.0"
+    pipeline_tag = "text-to-video"
     prediction: ClassVar[Prediction] = "flow_matching"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     latents_per_token = 2

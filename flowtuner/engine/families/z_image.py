@@ -23,6 +23,7 @@ class ZImage(PipelineFamily):
         "turbo": "Tongyi-MAI/Z-Image-Turbo",
     }
     default_flavour = "turbo"
+    licence = "apache-2.0"
     prediction: ClassVar[Prediction] = "flow_matching"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0")
     max_text_tokens = 512
