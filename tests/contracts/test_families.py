@@ -197,7 +197,7 @@ def check_learning(source, loaded, tmp_path, model_type):
     part = attach(model, config, loaded.family, precision)
     optimizer = create_optimizer(config, part.parameters(), CPU)
     before = loss_of(model, loaded).item()
-    for _ in range(12):
+    for _ in range(8):
         loss_of(model, loaded).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -260,6 +260,7 @@ def test_a_picture_is_the_one_that_diffusers_draws_of_the_prompt(loaded, prompt)
         assert np.abs(np.asarray(one, dtype=int) - np.asarray(other, dtype=int)).max() <= 1
 
 
+@costly
 def test_a_lora_is_loaded_by_the_pipeline_if_it_has_a_loader(source, loaded, tmp_path):
     family = loaded.family
     pipeline = DiffusionPipeline.from_pretrained(family.source)
