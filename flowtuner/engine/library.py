@@ -251,9 +251,12 @@ class Library:
 
     @cached_property
     def _identity(self) -> CacheIdentity:
+        from flowtuner.engine.families.parts.loading import find_replaced
+
         dtype = str(self._dtype).removeprefix("torch.")
-        identity = describe_identity(self._config, self._entries, self._source, dtype, self._family.max_text_tokens)
-        save_identity(self._config, self._source, identity)
+        tokens, replaced = self._family.max_text_tokens, find_replaced(self._family)
+        identity = describe_identity(self._config, self._entries, self._source, dtype, tokens, replaced)
+        save_identity(self._config, self._source, identity, replaced)
         return identity
 
     @cached_property

@@ -51,21 +51,15 @@ class ModelOptions(Section):
     )
     revision: str | None = option(None, "Branch, tag or commit of the model on the Hub.")
     variant: str | None = option(None, "Weights variant on the Hub, such as fp16.")
-    pretrained_vae_model_name_or_path: str | None = option(
-        None, "Another VAE than the model's own.", path="source", accepted=True
-    )
+    pretrained_vae_model_name_or_path: str | None = option(None, "Another VAE than the model's own.", path="source")
     pretrained_transformer_model_name_or_path: str | None = option(
-        None, "Another transformer than the model's own.", path="source", accepted=True
+        None, "Another transformer than the model's own.", path="source"
     )
-    pretrained_transformer_subfolder: str | None = option(
-        None, "Folder of the transformer inside its repository.", accepted=True
-    )
-    pretrained_unet_model_name_or_path: str | None = option(
-        None, "Another U-Net than the model's own.", path="source", accepted=True
-    )
-    pretrained_unet_subfolder: str | None = option(None, "Folder of the U-Net inside its repository.", accepted=True)
+    pretrained_transformer_subfolder: str | None = option(None, "Folder of the transformer inside its repository.")
+    pretrained_unet_model_name_or_path: str | None = option(None, "Another U-Net than the model's own.", path="source")
+    pretrained_unet_subfolder: str | None = option(None, "Folder of the U-Net inside its repository.")
     pretrained_t5_model_name_or_path: str | None = option(
-        None, "Another T5 text encoder than the model's own.", path="source", accepted=True
+        None, "Another T5 text encoder than the model's own.", path="source"
     )
     prediction_type: Literal["epsilon", "v_prediction", "sample", "flow_matching", "autoregressive"] | None = option(
         None, "What the model predicts; empty: what its family predicts.", accepted=True

@@ -6,7 +6,8 @@ import contextlib
 import importlib
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from flowtuner.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from flowtuner.engine.families.parts.pipeline import PipelineFamily
+    from flowtuner.engine.families.parts.pipeline import Part, PipelineFamily
     from flowtuner.engine.family import Family
+
+PART_FILES = ("*.json", "*.safetensors", "*.bin")
 
 
 @contextlib.contextmanager
@@ -30,7 +33,8 @@ def loading(family: Family, part: str, elsewhere: str | None = None) -> Iterator
     source = elsewhere or _source_of(family, part)
     folder = Path(source).expanduser()
     # Some loaders make up what is missing (an empty tokenizer, say), so the folder is looked at first.
-    faults = family.check_source(folder) if folder.is_dir() and not elsewhere else []
+    is_whole = folder.is_dir() and not elsewhere and _find_given(family, part) is None
+    faults = family.check_source(folder) if is_whole else []
     if faults:
         raise ModelError(f"{part} of {source} cannot be loaded: {'; '.join(faults)}. {_advise(folder)}")
     try:
@@ -53,6 +57,9 @@ def muted_deprecations() -> Iterator[None]:
 
 def origin_of(family: Family, part: str) -> dict[str, Any]:
     """The arguments of `from_pretrained` that say which part of which version of which source is meant."""
+    if given := _find_given(family, part):
+        subfolder = given.subfolder or _find_subfolder(given.source, part)
+        return {"pretrained_model_name_or_path": given.source} | ({"subfolder": subfolder} if subfolder else {})
     source = _source_of(family, part)
     origin: dict[str, Any] = {"pretrained_model_name_or_path": source, "subfolder": part}
     if source != family.source:
@@ -69,8 +76,8 @@ def load_part(family: PipelineFamily, name: str, dtype: torch.dtype, device: tor
     if part.is_optional and not _is_there(family, name):
         return None
     library = importlib.import_module(part.library)
-    origin = origin_of(family, name)
     with loading(family, name):
+        origin = origin_of(family, name)
         if name.startswith("tokenizer"):
             return getattr(library, part.loads).from_pretrained(**origin)
         kind = "dtype" if part.library == "transformers" else "torch_dtype"
@@ -123,14 +130,23 @@ def locate_folder(family: Family) -> Path:
         return Path(DiffusionPipeline.download(str(family.companions), **wanted))
 
 
-def copy_other_parts(source: Path, target: Path, replaced: str, model: Any) -> None:
+def find_replaced(family: Family) -> dict[str, Path]:
+    """The folders of the parts that options take from elsewhere; a Hub id is completed in the Hub cache first."""
+    names: Mapping[str, Part] = getattr(family, "parts", {})
+    return {name: _locate(family, name) for name in names if name != family.component and _find_given(family, name)}
+
+
+def copy_other_parts(source: Path, target: Path, trained: str, model: Any, replaced: Mapping[str, Path]) -> None:
     """Copies a pipeline folder except for the part that was trained, whose class the index then names."""
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_dir() and path.name != replaced and not path.name.startswith("."):
-            shutil.copytree(path, target / path.name, dirs_exist_ok=True)  # follows the Hub cache's links
+    parts = {path.name: path for path in sorted(source.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    for name, path in (parts | dict(replaced)).items():
+        if name != trained:
+            # Follows the Hub cache's links; a part from elsewhere may lie among other things.
+            ignore = _ignore_strangers if name in replaced else None
+            shutil.copytree(path, target / name, dirs_exist_ok=True, ignore=ignore)
     index = read_object(source / INDEX)
-    index[replaced] = ["diffusers", type(model).__name__]  # older sources carry the name of an older class
+    index[trained] = ["diffusers", type(model).__name__]  # older sources carry the name of an older class
     write_json(target / INDEX, index)
 
 
@@ -138,7 +154,62 @@ def _is_there(family: Family, part: str) -> bool:
     return is_listed(read_object(locate_folder(family) / INDEX), part)
 
 
+@dataclass(frozen=True)
+class _Given:
+    source: str
+    subfolder: str | None = None
+
+
+def _find_given(family: Family, part: str) -> _Given | None:
+    """Where an option says that a part is to come from."""
+    config = family.config
+    places = {
+        "vae": (config.pretrained_vae_model_name_or_path, None),
+        "transformer": (config.pretrained_transformer_model_name_or_path, config.pretrained_transformer_subfolder),
+        "unet": (config.pretrained_unet_model_name_or_path, config.pretrained_unet_subfolder),
+    }
+    kinds: Mapping[str, Part] = getattr(family, "parts", {})
+    if part in kinds and kinds[part].loads == "T5EncoderModel":
+        places[part] = (config.pretrained_t5_model_name_or_path, None)
+    source, subfolder = places.get(part, (None, None))
+    return _Given(source, subfolder) if source else None
+
+
+def _find_subfolder(source: str, part: str) -> str | None:
+    """A part lies in a folder of its name, or is all that there is."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return part if (folder / part).is_dir() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        hf_hub_download(source, "config.json", subfolder=part)
+    except EntryNotFoundError:
+        return None
+    return part
+
+
+def _locate(family: Family, name: str) -> Path:
+    with loading(family, name):
+        origin = origin_of(family, name)
+        source, inside = str(origin["pretrained_model_name_or_path"]), str(origin.get("subfolder", ""))
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            wanted = [f"{inside}/{end}" if inside else end for end in PART_FILES]
+            folder = Path(snapshot_download(source, allow_patterns=wanted))
+    return folder / inside
+
+
+def _ignore_strangers(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.startswith(".") or Path(folder, name).is_dir()]
+
+
 def _source_of(family: Family, part: str) -> str | Path:
+    if given := _find_given(family, part):
+        return given.source
     return family.source if part == family.component else family.companions
 
 

@@ -173,17 +173,18 @@ class PipelineFamily(Family):
 
     def save_pipeline(self, model: torch.nn.Module, target: Path) -> None:
         """Writes the trained part beside copies of the source's others."""
-        from flowtuner.engine.families.parts.loading import copy_other_parts, locate_folder
+        from flowtuner.engine.families.parts.loading import copy_other_parts, find_replaced, locate_folder
         from flowtuner.engine.families.parts.weights import save_model
 
-        copy_other_parts(locate_folder(self), target, self.component, model)
+        copy_other_parts(locate_folder(self), target, self.component, model, find_replaced(self))
         save_model(model, target / self.component)
 
     @classmethod
     def find_limits(cls, config: TrainingConfig) -> list[Fault]:
         """Sizes that cannot be cut into latents and tokens."""
-        own = config.pretrained_model_name_or_path
-        scale = sources.find_vae_scale(Path(own).expanduser() / "vae") if own else None
+        given = [config.pretrained_vae_model_name_or_path, config.pretrained_model_name_or_path]
+        folders = [Path(source).expanduser() / inside for source in given if source for inside in ("vae", "")]
+        scale = next((found for folder in folders if (found := sources.find_vae_scale(folder))), None)
         token = cls.latents_per_token * (scale or cls.pixels_per_latent)
         alignment = config.aspect_bucket_alignment
         if alignment % token == 0:
