@@ -112,9 +112,11 @@ class DropboxDestination(KeptDestination):
         result = super().publish(snapshot, on_progress, keep)
         if not self.shared_link or self.public_base_url:
             return result
+        from blocks.parts.dropbox_links import share
+
         try:
             with self._translated(), self._open_store() as store:
-                return replace(result, uri=store.share(snapshot.manifest.prefix))
+                return replace(result, uri=share(store.calls, store.path(snapshot.manifest.prefix)))
         except (PublishError, DestinationDown) as error:
             return replace(result, notes=self._explain_once(error))
 
@@ -135,8 +137,10 @@ class DropboxDestination(KeptDestination):
         """This destination, at the base path that a URI means, and what is named there; None if it leads elsewhere."""
         url = urlsplit(uri)
         if url.netloc.lower() in LINK_HOSTS:
+            from blocks.parts.dropbox_links import path_of_link
+
             with self._translated(), self._open_store() as store:
-                parts = path_parts(store.path_of_link(uri) or "")
+                parts = path_parts(path_of_link(store.calls, uri) or "")
         elif url.scheme.lower() == self.provider:
             parts = path_parts(f"/{url.netloc}{url.path}")
         else:

@@ -74,7 +74,12 @@ class Calls:
         wait_s = self._patience.wait_s(error, attempt) if is_passing(error) else None
         if wait_s is None:
             raise error
-        while wait_s > 0:
+        self.wait(wait_s)
+
+    def wait(self, wait_s: float | None = None) -> None:
+        """Waits, a moment if not told how long; whoever is stopped meanwhile does not wait for the end."""
+        left_s = self._patience.first_wait_s if wait_s is None else wait_s
+        while left_s > 0:
             self.tell()
-            self._never.wait(min(wait_s, POLL_S))
-            wait_s -= POLL_S
+            self._never.wait(min(left_s, POLL_S))
+            left_s -= POLL_S

@@ -22,6 +22,7 @@ from flowtuner.publishing.destination import Progress
 
 FINISH_AT_ONCE = 1000
 DELETE_AT_ONCE = 1000
+DELETE_POLLS = 120
 READ_BYTES = 1 << 20
 ABSENT = "not_found"
 
@@ -193,25 +194,6 @@ class DropboxStore:
             digest.update(block)
         return digest.hexdigest() == record.sha256
 
-    def share(self, prefix: str) -> str:
-        """The shared link of a folder: the one it has, else a new one."""
-        path = self.path(prefix)
-        if found := self._find_link(path):
-            return found
-        try:
-            link: str = self.calls("sharing_create_shared_link_with_settings", path).url
-        except exceptions.ApiError as error:
-            known = self._find_link(path) if tags_of(error)[:1] == ["shared_link_already_exists"] else None
-            if known is None:
-                raise
-            return known
-        return link
-
-    def path_of_link(self, link: str) -> str | None:
-        """The path in this account that a shared link leads to."""
-        lower = self.calls("sharing_get_shared_link_metadata", link).path_lower
-        return str(self.calls("files_get_metadata", lower).path_display) if lower else None
-
     def _find_same(self, upload: Upload) -> str | None:
         # An earlier attempt may have brought it there and died before the manifest.
         if self._listing is None:
@@ -250,10 +232,15 @@ class DropboxStore:
     def _delete_many(self, keys: tuple[str, ...]) -> None:
         launch = self.calls.once("files_delete_batch", [files.DeleteArg(self.path(key)) for key in keys])
         status = launch
-        while not status.is_complete():
-            if hasattr(status, "is_failed") and status.is_failed():
+        for _ in range(DELETE_POLLS):
+            if status.is_complete():
+                break
+            if status is not launch and status.is_failed():
                 raise exceptions.ApiError("", status.get_failed(), None, None)
+            self.calls.wait()
             status = self.calls("files_delete_batch_check", launch.get_async_job_id())
+        else:
+            raise DestinationDown(f"Dropbox is still deleting {self.path(keys[0])} and others.")
         for entry in status.get_complete().entries:
             if entry.is_failure() and tags_of(entry.get_failure())[-1:] != [ABSENT]:
                 raise exceptions.ApiError("", entry.get_failure(), None, None)
@@ -272,15 +259,6 @@ class DropboxStore:
         _, reply = self.calls.once("files_download", self.path(key), extra_headers=span)
         with contextlib.closing(reply):
             yield from reply.iter_content(READ_BYTES)
-
-    def _find_link(self, path: str) -> str | None:
-        try:
-            found = self.calls("sharing_list_shared_links", path, direct_only=True).links
-        except exceptions.AuthError as error:
-            if tags_of(error)[:1] == ["missing_scope"]:  # it may still make one
-                return None
-            raise
-        return str(found[0].url) if found else None
 
     def _list(self, prefix: str) -> dict[str, files.FileMetadata]:
         found = [entry for entry in self._pages(prefix, recursive=True) if isinstance(entry, files.FileMetadata)]

@@ -18,7 +18,8 @@ from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE, Ephemerality, jud
 from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.resume import ResumePoint, look_for_resume
 
-PROBE_TIMEOUT_S = 10.0
+# A safety net: every client has timeouts of its own, and on a busy machine loading their libraries takes a while.
+PROBE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
