@@ -3,9 +3,10 @@
 from flowtuner.options.config import TrainingConfig
 from flowtuner.options.dataset import DatasetEntry
 from flowtuner.options.load import load
-from flowtuner.options.loaded import LoadedConfig, accepted_only, hide_secrets
+from flowtuner.options.loaded import LoadedConfig, accepted_only
 from flowtuner.options.names import suggest
 from flowtuner.options.origin import Origin
+from flowtuner.options.redaction import hide_secrets
 from flowtuner.options.schema import Flag, dataset_schema, flags, training_schema
 
 __all__ = [

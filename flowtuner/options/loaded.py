@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,7 @@ from flowtuner.options.config import TrainingConfig
 from flowtuner.options.dataset import DatasetEntry
 from flowtuner.options.fields import Section, extra_of
 from flowtuner.options.origin import DEFAULT, Origin
-
-SECRET = re.compile(r"key|token|secret|password|credential|connection_string|headers|webhook_url|callback_url", re.I)
-PUBLIC = re.compile(r"key_prefix|tokenizer|max_tokens|kms_key_id", re.I)
-HIDDEN = "***"
+from flowtuner.options.redaction import hide_secrets
 
 
 @dataclass(frozen=True)
@@ -75,20 +71,6 @@ def accepted_only(config: TrainingConfig, origins: Mapping[str, Origin]) -> list
     """The options that were set, differ from their defaults, and have no effect yet."""
     given = {name for name, origin in origins.items() if origin.kind != "default"}
     return _find_accepted(config, given)
-
-
-def hide_secrets(value: Any) -> Any:
-    """A copy of nested values in which everything under a secret-looking key is hidden."""
-    if isinstance(value, dict):
-        return {key: HIDDEN if _is_secret(str(key), item) else hide_secrets(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [hide_secrets(item) for item in value]
-    return value
-
-
-def _is_secret(key: str, value: Any) -> bool:
-    hides = SECRET.search(key) is not None and PUBLIC.search(key) is None
-    return hides and value not in (None, "", [], {}) and not isinstance(value, bool | int | float)
 
 
 def _find_accepted(record: Section, given: set[str]) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 from flowtuner.errors import Fault
 from flowtuner.options.config import TrainingConfig
 from flowtuner.options.fields import accepts
-from flowtuner.options.loaded import hide_secrets
 from flowtuner.options.names import Spelling, bare_name, find_spelling, is_ignored, suggest
 from flowtuner.options.origin import Given
+from flowtuner.options.redaction import hide_secrets
 from flowtuner.options.sources import Layer
 from flowtuner.options.template import expand
 

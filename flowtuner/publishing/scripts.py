@@ -21,7 +21,7 @@ from typing import Any
 
 from flowtuner.errors import Fault
 from flowtuner.options import TrainingConfig
-from flowtuner.options.loaded import HIDDEN, PUBLIC, SECRET
+from flowtuner.options.redaction import HIDDEN, PUBLIC, SECRET
 
 SCRIPTS = ("post_checkpoint_script", "post_upload_script", "validation_external_script")
 CONFIGURED = ("tracker_run_name", "tracker_project_name", "model_family", "model_type", "lora_type")
