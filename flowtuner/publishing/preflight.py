@@ -19,7 +19,7 @@ from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.resume import ResumePoint, look_for_resume
 
 # A safety net: every client has timeouts of its own, and on a busy machine loading their libraries takes a while.
-PROBE_TIMEOUT_S = 30.0
+PROBE_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
