@@ -15,7 +15,7 @@ from flowtuner.cli.training import run_training
 from flowtuner.engine.capsule import Capsule, DataSet, find_differences, read_capsule, summarize
 from flowtuner.errors import CheckpointError, ConfigError, Fault
 from flowtuner.options import LoadedConfig
-from flowtuner.options.loaded import HIDDEN
+from flowtuner.options.redaction import HIDDEN
 
 DATASETS = "datasets.json"
 QUIET = {"publishing_config": None, "push_to_hub": False, "webhook_config": None, "report_to": "none"}
