@@ -51,7 +51,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Any:
         client.close()
 
 
-def options(root: Path, written: dict[str, Any], data: list[dict[str, Any]], entry: dict[str, Any]) -> dict[str, Any]:
+def options(
+    name: str, root: Path, written: dict[str, Any], data: list[dict[str, Any]], entry: dict[str, Any]
+) -> dict[str, Any]:
     text = json.dumps(data).replace('"/data/', f'"{root}/data/')
     dataloader = root / "multidatabackend.json"
     dataloader.write_text(text)
@@ -60,7 +62,7 @@ def options(root: Path, written: dict[str, Any], data: list[dict[str, Any]], ent
         plain
         | SMALL
         | {
-            "output_dir": str(root / "run"),
+            "output_dir": str(root / name),
             "cache_dir_vae": str(root / "cache"),
             "data_backend_config": str(dataloader),
             "ephemeral": "no",
@@ -76,7 +78,7 @@ def published(result: dict[str, Any]) -> set[tuple[str, bool]]:
 def test_the_kontext_run_trains_lycoris_over_int8_and_is_published_twice(tmp_path: Path, bucket: Any) -> None:
     client, entry = bucket
     (tmp_path / "share").mkdir()
-    model = open_family("flux").tiny(tmp_path / "kontext", kontext=True, layers=1)
+    model = open_family("flux").tiny(tmp_path / "model", kontext=True, layers=1)
     edits = draw_pictures(tmp_path / "data/datasets/kontext/edit", 8)
     for path in edits.iterdir():
         path.with_suffix(".txt").write_text(path.stem.replace("_", " "))
@@ -85,18 +87,18 @@ def test_the_kontext_run_trains_lycoris_over_int8_and_is_published_twice(tmp_pat
         with Image.open(path) as picture:
             picture.convert("L").save(reference)
     data = [one | SIZES | (LIMITS if one["id"] == "kontext-edit" else {}) for one in KONTEXT_DATA[:2]]
-    values = options(tmp_path, KONTEXT, [*data, KONTEXT_DATA[2]], entry)
+    values = options("kontext", tmp_path, KONTEXT, [*data, KONTEXT_DATA[2]], entry)
 
     result = train(config=values | {"pretrained_model_name_or_path": str(model)})
 
     assert isinstance(result, dict)
     assert published(result) == {("checkpoint-2", True), ("checkpoint-4", True), ("release", True)}
-    release = tmp_path / "share" / "run"
+    release = tmp_path / "share" / "kontext"
     keys = {one["Key"] for one in client.list_objects_v2(Bucket="models")["Contents"]}
-    assert {f"run/{WEIGHTS}", "run/lycoris_config.json", f"run/checkpoint-4/{WEIGHTS}"} <= keys
+    assert {f"kontext/{WEIGHTS}", "kontext/lycoris_config.json", f"kontext/checkpoint-4/{WEIGHTS}"} <= keys
     assert read_metadata(release / WEIGHTS)["modelspec.architecture"] == "flux-1-kontext/lycoris"
     assert read_json(release / "lycoris_config.json")["algo"] == "lokr"
-    assert len(list((tmp_path / "run/validation_images").glob("step_4_*.png"))) >= 2
+    assert len(list((tmp_path / "kontext/validation_images").glob("step_4_*.png"))) >= 2
     # The release loads onto a base that is not quantised, and does something there.
     pipeline = DiffusionPipeline.from_pretrained(model)
     before = pipeline.transformer.transformer_blocks[0].attn.to_q(torch.ones(1, 128))
@@ -107,17 +109,17 @@ def test_the_kontext_run_trains_lycoris_over_int8_and_is_published_twice(tmp_pat
 def test_the_pixart_run_trains_every_weight_and_is_published_twice(tmp_path: Path, bucket: Any) -> None:
     client, entry = bucket
     (tmp_path / "share").mkdir()
-    model = open_family("pixart_sigma").tiny(tmp_path / "pixart")
+    model = open_family("pixart_sigma").tiny(tmp_path / "model")
     draw_pictures(tmp_path / "data/datasets/pseudo-camera-10k", 8)
-    values = options(tmp_path, PIXART, [PIXART_DATA[0] | SIZES | LIMITS, PIXART_DATA[1]], entry)
+    values = options("pixart", tmp_path, PIXART, [PIXART_DATA[0] | SIZES | LIMITS, PIXART_DATA[1]], entry)
 
     result = train(config=values | {"pretrained_model_name_or_path": str(model)})
 
     assert isinstance(result, dict)
     assert published(result) == {("checkpoint-2", True), ("checkpoint-4", True), ("release", True)}
     keys = {one["Key"] for one in client.list_objects_v2(Bucket="models")["Contents"]}
-    assert "run/pipeline/transformer/diffusion_pytorch_model.safetensors" in keys
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "share/run/pipeline")
+    assert "pixart/pipeline/transformer/diffusion_pytorch_model.safetensors" in keys
+    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "share/pixart/pipeline")
 
     assert not torch.equal(
         pipeline.transformer.proj_out.weight.float(),
