@@ -17,6 +17,7 @@ from flowtuner.engine.events import STATUS, EventLog
 from flowtuner.engine.launch import Engine
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
+from flowtuner.errors import PublishError
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
 from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.memory import remember_entries
@@ -34,8 +35,8 @@ from tasks.tensorboard import tracked
 from tasks.units import Origin, find_newest, unit_of
 from tasks.validate import validate
 
-STATES = MappingProxyType({"cancelled": "Cancelled", "time limit": "Stopped"})
-"""How Prefect calls the end of a run that was stopped on purpose."""
+STATES = MappingProxyType({"time limit": "Stopped"})
+"""How Prefect calls the end of a run that was stopped on purpose, if not Cancelled."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,16 @@ class Run:
             self.scripts.after_checkpoint(saved)
         self.outbox.send(unit_of(self.origin, saved))
 
+    def publish_at_last(self, grace: Grace) -> None:
+        """Has the newest checkpoint of a stopped run published while there is time."""
+        newest = self.newest_checkpoint()
+        try:
+            unit = unit_of(self.origin, newest) if newest else None
+        except PublishError as error:  # what is to be said about it must not hide the stop
+            self.outbox.events.notify("error", str(error))
+            unit = None
+        self.outbox.finish(unit, grace)
+
 
 @contextlib.contextmanager
 def open_run(checked: CheckedRun) -> Iterator[Run]:
@@ -145,8 +156,7 @@ def _left_in_order(run: Run, grace: Grace) -> Iterator[None]:
         grace.begin("interrupted" if isinstance(stop, KeyboardInterrupt) else None)
         grace.when_hurried(run.engine.kill)
         run.engine.close()
-        newest = run.newest_checkpoint()
-        run.outbox.finish(unit_of(run.origin, newest) if newest else None, grace)
+        run.publish_at_last(grace)
         run.scripts.finish(lambda: grace.left_s)
         raise
     finally:
@@ -163,10 +173,11 @@ def _ending_told(run: Run, grace: Grace) -> Iterator[None]:
             grace.reason = "cancelled"
         message = _tell_stop(run, grace.reason)
         if isinstance(stop, TerminationSignal) and grace.reason != "terminated":
-            raise RunCancelledError(message, STATES[grace.reason]) from stop
+            raise RunCancelledError(message, STATES.get(grace.reason, "Cancelled")) from stop
         raise
     except BaseException as error:
-        run.scripts.finish(lambda: 0)
+        grace.begin()  # whatever is still called for what did arrive gets this much time
+        run.scripts.finish(lambda: grace.left_s)
         _tell(run, "failed", str(error))
         raise
     _tell(run, "completed", "")

@@ -28,6 +28,7 @@ from flowtuner.publishing.scripts import Execution, execute, expand, hide, needs
 AT_ONCE = 2
 TAIL = 2000
 POLL_S = 0.2
+LEAVE_S = 0.5
 BACKOFF_S = 2.0
 
 
@@ -110,19 +111,20 @@ class Scripts:
     def finish(self, left: Callable[[], float] | None = None) -> list[dict[str, Any]]:
         """Waits for all that were called, as long as there is time; answers with what became of each."""
         pending = set(self._running)
-        while pending:
+        while pending and not self._stop.is_set():
             pending = wait(pending, POLL_S).not_done
             if left is not None and left() <= 0:
                 self._stop.set()
-                wait(pending, POLL_S * 5)
-                break
+        # A script that is told to end has a moment for it; nobody waits for one that does not.
+        wait(pending, LEAVE_S)
         with self._lock:
             return list(self._rows)
 
     def _call_later(self, occasion: Occasion) -> None:
         def call() -> None:
             with self._turn:
-                self._call(occasion)
+                if not self._stop.is_set():
+                    self._call(occasion)
 
         self._running.append(self._context.copy().run(in_background, call, occasion.title))
 
