@@ -69,7 +69,8 @@ def test_a_run_is_trained_published_verified_and_shown(options: dict[str, Any], 
 def test_a_required_destination_that_refuses_fails_the_run_and_can_be_served_later(
     options: dict[str, Any], share: Path, tmp_path: Path
 ) -> None:
-    (share / "my run").write_text("a file where the folder must be")
+    (share / "my run").mkdir()
+    (share / "my run/pipeline").write_text("a file where the folder must be")
     optional = {"provider": "folder", "path": str(tmp_path), "base_path": "second", "required": False}
     options["publishing_config"] += [optional]
     with pytest.raises(PublishError) as caught:
@@ -82,7 +83,7 @@ def test_a_required_destination_that_refuses_fails_the_run_and_can_be_served_lat
     statuses = [event.data for event in read_events(output_dir / "logs/events.jsonl") if event.type == STATUS]
     assert [status["status"] for status in statuses] == ["running", "failed"]
 
-    (share / "my run").unlink()
+    (share / "my run/pipeline").unlink()
     report = publish(path=str(output_dir))
     assert all(row["verified"] for row in report["published"])
     assert steps_in(share / "my run/pipeline") == "weights of step 8"
@@ -93,11 +94,12 @@ def test_an_optional_destination_that_refuses_is_reported_and_nothing_more(
     options: dict[str, Any], share: Path
 ) -> None:
     options["publishing_config"][0]["required"] = False
-    (share / "my run").write_text("a file where the folder must be")
+    (share / "my run").mkdir()
+    (share / "my run/pipeline").write_text("a file where the folder must be")
     result = train(config=options)
     assert isinstance(result, dict)
-    assert {row["verified"] for row in result["published"]} == {False}
-    assert "move it away" in result["published"][0]["error"]
+    assert [row["verified"] for row in result["published"]] == [True, True, False]
+    assert "move it away" in result["published"][2]["error"]
 
 
 @pytest.mark.slow

@@ -72,6 +72,7 @@ class Session:
         Image.new("RGB", (64, 64), "red").save(sheet)
         error = "out of memory" if "bad_validation" in self._faults else None
         result = {"step": self.step, "images": [str(sheet)], "sheet": str(sheet), "prompts": ["red"], "error": error}
+        result["videos"] = []
         self._emit(VALIDATION, result)
         return result
 
