@@ -21,7 +21,7 @@ from flowtuner.engine.events import CHECKPOINT, METRIC, PROGRESS, STAGE, VALIDAT
 class Session:
     """Answers the same orders as the real session."""
 
-    def __init__(self, spec, emit, stop) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, spec, emit, stop, ranks=None) -> None:  # type: ignore[no-untyped-def]
         self.config, self.output_dir = spec.loaded.config, Path(spec.loaded.config.output_dir)
         self._emit, self._stop = emit, stop
         self._faults = os.environ.get("FAKE_ENGINE", "").split(",")

@@ -7,14 +7,14 @@ from importlib.abc import MetaPathFinder
 from importlib.util import spec_from_file_location
 from pathlib import Path
 
-REPLACED = "flowtuner.engine.session"
+REPLACED = {"flowtuner.engine.session": "counting_session.py", "flowtuner.engine.ranks": "lone_ranks.py"}
 
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):  # type: ignore[no-untyped-def]
-        if name != REPLACED:
+        if name not in REPLACED:
             return None
-        return spec_from_file_location(name, Path(__file__).with_name("counting_session.py"))
+        return spec_from_file_location(name, Path(__file__).with_name(REPLACED[name]))
 
 
 sys.meta_path.insert(0, _Finder())
