@@ -97,12 +97,21 @@ def _measure_data(ground: Path, rounds: int) -> Iterable[Row]:
     yield from measure_scan(ground / "many files")
 
 
+def _measure_uploads(ground: Path, rounds: int) -> Iterable[Row]:
+    from benchmarks.steps import open_steps
+    from benchmarks.uploads import measure_training, measure_uploads
+
+    yield from measure_uploads(ground, max(rounds // 2, 1))
+    yield measure_training(ground, open_steps(ground), rounds)
+
+
 SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {
     "steps": _measure_steps,
     "caches": _measure_caches,
     "processes": _measure_processes,
     "orchestration": _measure_orchestration,
     "data": _measure_data,
+    "uploads": _measure_uploads,
 }
 
 

@@ -1,7 +1,8 @@
 """A server that speaks enough S3 and Azure Blob to take uploads and throws them away: what is measured is the client.
 
-`python -m benchmarks.sink CERTIFICATE KEY` prints its port. Names, sizes and manifests are kept; digests that come with
-an upload are given back as a service would give them that had checked them, but nothing is hashed here.
+`python -m benchmarks.sink CERTIFICATE KEY [MIB_PER_S]` prints its port; with a rate, that is all it takes. Names, sizes
+and manifests are kept; digests that come with an upload are given back as a service would give them that had checked
+them, but nothing is hashed here.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Contents:
     parts: dict[str, int] = field(default_factory=dict)
     requests: int = 0
     payload: int = 0
+    bytes_per_s: float = 0
+    busy_until: float = 0
 
     def forget(self) -> None:
         """Begins again."""
@@ -84,6 +87,16 @@ class Sink(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Goes on with what has arrived."""
         self._feed.send(self._buffer[:nbytes])
+        if self._contents.bytes_per_s:
+            self._slow_down(nbytes)
+
+    def _slow_down(self, size: int) -> None:
+        contents, loop = self._contents, asyncio.get_running_loop()
+        contents.busy_until = max(contents.busy_until, loop.time()) + size / contents.bytes_per_s
+        wait_s = contents.busy_until - loop.time()
+        if wait_s > 0.02 and self._transport.is_reading():
+            self._transport.pause_reading()
+            loop.call_later(wait_s, self._transport.resume_reading)
 
     def _serve(self) -> Feed:
         while True:
@@ -145,7 +158,8 @@ class Sink(asyncio.BufferedProtocol):
             seen = {"requests": contents.requests, "payload": contents.payload, "objects": len(contents.objects)}
             seen["bytes"] = sum(stored.size for stored in contents.objects.values())
             answer: Answer = (200, {}, json.dumps(seen).encode())
-            contents.forget()
+            if "keep" not in request.query:
+                contents.forget()
         else:
             contents.requests += 1
             contents.payload += request.size
@@ -275,10 +289,10 @@ def _xml(root: str, content: str) -> Answer:
     return 200, {"Content-Type": "application/xml"}, text.encode()
 
 
-async def _main(certificate: str, key: str) -> None:
+async def _main(certificate: str, key: str, mib_per_s: str = "0") -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key)
-    contents = Contents()
+    contents = Contents(bytes_per_s=float(mib_per_s) * (1 << 20))
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: Sink(contents), "127.0.0.1", 0, ssl=context, backlog=512)
     print(server.sockets[0].getsockname()[1], flush=True)
@@ -286,4 +300,4 @@ async def _main(certificate: str, key: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:3]))
+    asyncio.run(_main(*sys.argv[1:4]))

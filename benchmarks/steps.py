@@ -39,6 +39,13 @@ def measure_trimming(ground: Path, rounds: int) -> Row:
     return Row("step, text trimmed: engine over loop padded to 300 tokens", ratio, at_most=0.6)
 
 
+def open_steps(ground: Path) -> Callable[[], object]:
+    """A burst of the engine's steps, to be timed while something else goes on."""
+    engine = _engine(ground, "beside", "full", 8)
+    engine(1)
+    return lambda: engine(BURST)
+
+
 def _engine(ground: Path, name: str, kind: str, batch: int) -> Callable[[int], object]:
     session = open_session(configure(ground, name, model_type=kind, train_batch_size=batch))
 

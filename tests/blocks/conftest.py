@@ -66,20 +66,23 @@ def s3(s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture(scope="session")
 def weed_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with seaweed(tmp_path_factory.mktemp("weed")) as port:
-        client = connect(f"http://127.0.0.1:{port}")
-        client.create_bucket(Bucket="models")
-        client.close()
         yield port
 
 
-@pytest.fixture
-def weed(weed_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client on SeaweedFS, past the proxy."""
-    leave_aws_alone(monkeypatch)
+@pytest.fixture(scope="session")
+def weed_client(weed_port: int) -> Iterator[Any]:
     client = connect(f"http://127.0.0.1:{weed_port}")
-    empty(client)
+    client.create_bucket(Bucket="models")
     yield client
     client.close()
+
+
+@pytest.fixture
+def weed(weed_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client on SeaweedFS, past the proxy."""
+    leave_aws_alone(monkeypatch)
+    empty(weed_client)
+    return weed_client
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 KEYS = {"access_key": "AKIACANARY0000000001", "secret_key": "canary-secret-key-0001"}
+RENEWED_KEYS = {"access_key": "AKIACANARY0000000002", "secret_key": "canary-secret-key-0002"}
 REGION = "us-east-1"
 START_ATTEMPTS = 300
 
@@ -36,10 +37,10 @@ def moto() -> Iterator[str]:
 def seaweed(folder: Path) -> Iterator[int]:
     """An S3 that checks signatures, digests and conditions; answers with its port."""
     ports = _free_ports(4)
-    identity = {"accessKey": KEYS["access_key"], "secretKey": KEYS["secret_key"]}
+    identities = [{"accessKey": keys["access_key"], "secretKey": keys["secret_key"]} for keys in (KEYS, RENEWED_KEYS)]
     actions = ["Admin", "Read", "Write", "List", "Tagging"]
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [{"name": "us", "credentials": [identity], "actions": actions}]}))
+    config.write_text(json.dumps({"identities": [{"name": "us", "credentials": identities, "actions": actions}]}))
     names = ("-master.port", "-volume.port", "-filer.port", "-s3.port")
     command = [
         _find_weed(), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-webdav=false",
