@@ -174,13 +174,12 @@ def _sink(folder: Path, mib_per_s: int = 0) -> Iterator[str]:
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     _make_certificate(certificate, key)
     command = [sys.executable, "-m", "benchmarks.sink", str(certificate), str(key), str(mib_per_s)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield f"https://127.0.0.1:{int(process.stdout.readline())}"
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield f"https://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
 
 
 def _make_certificate(certificate: Path, key: Path) -> None:

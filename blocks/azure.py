@@ -233,13 +233,13 @@ class AzureDestination(KeptDestination):
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
-        from azure.core.exceptions import AzureError
+        from azure.core.exceptions import AzureError, DeserializationError
 
         from blocks.parts.azure_errors import translate
 
         try:
             yield
-        except AzureError as error:
+        except (AzureError, DeserializationError) as error:
             told = translate(error, self.name, self.container, self._sas_end())
             shown = hidden(str(told), {key: getattr(self, key) for key in self.secret_keys} | self._secrets())
             # Requests that failed carry the SAS in their address: the original must not stand in the log.

@@ -60,8 +60,12 @@ def code_of(error: exceptions.HttpResponseError) -> str:
     return str(getattr(code, "value", code))
 
 
-def translate(error: exceptions.AzureError, name: str, container: str, sas_end: str = "") -> FlowtunerError:
+def translate(
+    error: exceptions.AzureError | exceptions.DeserializationError, name: str, container: str, sas_end: str = ""
+) -> FlowtunerError:
     """Our own error for one of Azure's; what may pass by itself is a DestinationDown."""
+    if isinstance(error, exceptions.DeserializationError):
+        return DestinationDown(f"{name} gave an answer that cannot be read: the bytes were damaged on their way.")
     if isinstance(error, exceptions.HttpResponseError) and error.status_code:
         return _translate_answer(error, name, container, sas_end)
     if isinstance(error, exceptions.ClientAuthenticationError):  # nobody was asked: there is nothing to sign with
