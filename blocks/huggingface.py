@@ -132,7 +132,7 @@ class HuggingFaceDestination(KeptDestination):
 
     def wants(self, kind: Kind) -> bool:
         """Whether units of this kind are kept at all: with the strategy `end` checkpoints are not."""
-        return kind == "release" or self.hub_strategy != "end"
+        return kind == "release" or (kind == "checkpoint" and self.hub_strategy != "end")
 
     def inspect(self, output_dir: Path | None = None) -> list[Check]:
         """Looks at token, name, namespace, repository and rights; makes the repository if it is missing."""

@@ -14,7 +14,7 @@ from tasks.outbox import open_outbox
 from tasks.repair import clear_damage
 from tasks.report import Outcome, confirm, report
 
-UPLOADS_AT_ONCE = 4
+UPLOADS_AT_ONCE = 64  # nearly all of them wait: one destination that is down must not keep the others waiting
 REPORT_NAME = "logs/published.json"  # the report of the run that trained stays as it was
 
 

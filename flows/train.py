@@ -22,7 +22,7 @@ from tasks.run import Run, open_run
 from tasks.train import load_model, train_leg
 from tasks.units import units_on_disk
 
-UPLOADS_AT_ONCE = 4
+UPLOADS_AT_ONCE = 64  # nearly all of them wait: one destination that is down must not keep the others waiting
 
 
 @flow(
@@ -57,10 +57,11 @@ def _train(run: Run) -> dict[str, Any]:
         loss = train_leg(run.engine, leg.until).loss
         step = leg.until
         if leg.saves:
-            run.publish_later(save_checkpoint(run.engine, step))
+            run.publish_later(save_checkpoint(run.engine, step, run.unpublished()))
             saved_steps.append(step)
         if leg.validates:
             run.validate(step)
+            run.publish_folder_later(step)
 
     release = save_release(run.engine, step)
     run.engine.close()  # the device is free while the last uploads are waited for

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prefect.logging import get_run_logger
 
 from flowtuner.engine.launch import Engine
@@ -10,10 +12,10 @@ from tasks.retries import engine_task
 
 
 @engine_task("save step {step}")
-def save_checkpoint(engine: Engine, step: int) -> Checkpoint:
-    """Saves a complete checkpoint of a step."""
+def save_checkpoint(engine: Engine, step: int, held: Sequence[str] = ()) -> Checkpoint:
+    """Saves a complete checkpoint of a step; older ones that are held stay, however many are to be kept."""
     engine.train(step)  # nothing to do, unless the engine died and begins again before this step
-    checkpoint = engine.save_checkpoint()
+    checkpoint = engine.save_checkpoint(held)
     get_run_logger().info("saved %s", checkpoint.path)
     return checkpoint
 

@@ -23,6 +23,7 @@ from tasks.grace import Grace
 from tasks.ledger import Ledger
 from tasks.page.live import shown_live
 from tasks.publish import publish, seal
+from tasks.retries import Patience
 
 POLL_S = 0.1
 RELEASE = "release"
@@ -142,7 +143,7 @@ class Outbox:
         sealed = seal.submit(frozen, self.events, stop)
         snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
         uploads = [
-            (destination, publish.submit(destination, snapshot, self.events, stop, self.keep, self.ledger))
+            (destination, publish.submit(destination, snapshot, self.events, stop, self.keep, self.ledger, Patience()))
             for destination in destinations
         ]
         self._shipments.append(_Shipment(frozen, sealed, uploads, stop))
@@ -191,7 +192,9 @@ class Outbox:
         arrived = {(each.unit.name, each.destination.name) for each in first if each.is_verified}
         wanted = {unit.name for unit in units}
         for unit in units:
-            if any((unit.name, destination.name) not in arrived for destination in self.wanting(unit)):
+            # A whole output folder is never what it was when it was sent last.
+            is_due = unit.kind == "folder"
+            if is_due or any((unit.name, destination.name) not in arrived for destination in self.wanting(unit)):
                 self.send(unit)
         second = self.collect()
         if self.destinations:
@@ -201,8 +204,12 @@ class Outbox:
         kept = [each for each in first if each.unit.name in wanted]
         return [each for each in kept if (each.unit.name, each.destination.name) not in repeated] + second
 
+    def is_being_sent(self, name: str) -> bool:
+        """Whether a unit of this name has not arrived everywhere yet."""
+        return any(shipment.frozen.unit.name == name and not shipment.ended.is_set() for shipment in self._shipments)
+
     def _is_on_its_way(self, unit: Unit) -> bool:
-        if any(shipment.frozen.unit.name == unit.name and not shipment.ended.is_set() for shipment in self._shipments):
+        if self.is_being_sent(unit.name):
             return True
         return all(self.ledger.has_verified(destination.name, unit.name) for destination in self.wanting(unit))
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import wait
 from functools import partial
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from prefect.logging import get_run_logger
@@ -17,10 +18,12 @@ from flowtuner.errors import FlowtunerError, PublishError, Transient
 from flowtuner.publishing.destination import Destination, PublishResult
 from flowtuner.publishing.snapshot import Frozen, Snapshot
 from tasks.ledger import Ledger
-from tasks.retries import PUBLISH_RETRIES, count_retries, pause_before_retry, upload_task
+from tasks.retries import Patience, count_retries, pause_before_retry, upload_task
 
 POLL_S = 0.2  # how soon a run that is stopped lets go of its uploads
 TOLD_EVERY_S = 5.0
+WAITING = MappingProxyType({"newest": 1, "all": 0})
+"""How many newer checkpoints may wait behind one before it is left out, where it is not those that are kept."""
 
 T = TypeVar("T")
 
@@ -53,17 +56,23 @@ def publish(
     stop: threading.Event,
     keep: int = 0,
     ledger: Ledger | None = None,
+    patience: Patience | None = None,
 ) -> PublishResult:
     """Brings a sealed checkpoint or release to a destination, and lets its oldest checkpoints there go."""
-    upload = _Upload(destination, snapshot, events, stop, ledger or Ledger())
+    patience = patience or Patience(0)
+    upload = _Upload(destination, snapshot, events, stop, ledger or Ledger(), patience)
     upload.tell_beginning()
     try:
         _check(stop, snapshot.name)
         pause_before_retry(stop)
-        _refuse_superseded(snapshot, keep)
+        _refuse_superseded(snapshot, WAITING.get(destination.queue, keep))
         result = _unless_stopped(lambda: upload.run(keep), upload.tell_progress)
     except FlowtunerError as error:
-        upload.tell_failure(error)
+        is_tried_again = isinstance(error, Transient) and not patience.is_over
+        upload.tell_failure(error, "uploading" if is_tried_again else "failed")
+        if isinstance(error, Transient) and not is_tried_again:
+            minutes = patience.seconds / 60
+            raise PublishError(f"given up after {minutes:g} minutes without a byte getting through: {error}") from error
         raise
     upload.tell_success(result)
     return result
@@ -73,14 +82,23 @@ class _Upload:
     """One attempt: what it does in a thread of its own, and what is told of it meanwhile."""
 
     def __init__(
-        self, destination: Destination, snapshot: Snapshot, events: EventLog, stop: threading.Event, ledger: Ledger
+        self,
+        destination: Destination,
+        snapshot: Snapshot,
+        events: EventLog,
+        stop: threading.Event,
+        ledger: Ledger,
+        patience: Patience,
     ) -> None:
         self._destination = destination
         self._snapshot = snapshot
         self._events = events
         self._stop = stop
         self._ledger = ledger
+        self._patience = patience
         self._retries = count_retries()
+        if not self._retries:
+            patience.begin()
         self._done, self._total = 0, 0
         self._told_done, self._told_at = 0, time.monotonic()
 
@@ -104,9 +122,8 @@ class _Upload:
         get_run_logger().info("upload of %s to %s: %.0f %%", self._snapshot.name, self._destination.name, percent)
         self._append("uploading", done_bytes=self._done, total_bytes=self._total)
 
-    def tell_failure(self, error: FlowtunerError) -> None:
-        is_tried_again = isinstance(error, Transient) and self._retries < PUBLISH_RETRIES
-        self._append("uploading" if is_tried_again else "failed", message=str(error))
+    def tell_failure(self, error: FlowtunerError, state: str) -> None:
+        self._append(state, message=str(error))
 
     def tell_success(self, result: PublishResult) -> None:
         for note in result.notes:
@@ -119,6 +136,7 @@ class _Upload:
     def _take_note(self, done: int, total: int) -> None:
         _check(self._stop, self._snapshot.name)
         self._done, self._total = done, total
+        self._patience.note(done)
 
     def _append(self, state: str, **facts: Any) -> None:
         manifest = self._snapshot.manifest
@@ -149,11 +167,11 @@ def _check(stop: threading.Event, name: str) -> None:
         raise PublishStoppedError(f"{name} is not published: the run was stopped before it was all there")
 
 
-def _refuse_superseded(snapshot: Snapshot, keep: int) -> None:
+def _refuse_superseded(snapshot: Snapshot, limit: int) -> None:
     # A destination slower than training would otherwise fall behind for ever, and the disk fill up with what waits.
-    if not keep or snapshot.manifest.kind != "checkpoint":
+    if not limit or snapshot.manifest.kind != "checkpoint":
         return
     waiting = snapshot.folder.parent.glob("checkpoint-*")
     newer = [folder for folder in waiting if int(folder.name.rpartition("-")[2]) > snapshot.manifest.step]
-    if len(newer) >= keep:
+    if len(newer) >= limit:
         raise SupersededError(f"{snapshot.name} is left out: {len(newer)} newer checkpoints were waiting behind it")

@@ -13,6 +13,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from flowtuner.engine.checkpoints import NAME, list_checkpoints
 from flowtuner.engine.events import STATUS, EventLog
 from flowtuner.engine.launch import Engine
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
@@ -21,7 +22,7 @@ from flowtuner.errors import PublishError
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
 from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.memory import remember_entries
-from flowtuner.publishing.snapshot import claimed_spool
+from flowtuner.publishing.snapshot import WHOLE, claimed_spool
 from tasks.cancellation import RunCancelledError, is_cancelled, limited, watched_for_cancel
 from tasks.grace import Grace, Reason
 from tasks.ledger import Ledger
@@ -32,7 +33,7 @@ from tasks.report import Outcome, write_report
 from tasks.resume import fetch_checkpoint
 from tasks.scripts import Scripts
 from tasks.tensorboard import tracked
-from tasks.units import Origin, find_newest, unit_of
+from tasks.units import Origin, find_newest, folder_unit_of, step_of, unit_of
 from tasks.validate import validate
 
 STATES = MappingProxyType({"time limit": "Stopped"})
@@ -88,6 +89,14 @@ class Run:
         """The newest checkpoint of this run, or of the one that it continues."""
         return self.engine.newest_checkpoint or find_newest(self.spec.output_dir)
 
+    def unpublished(self) -> list[str]:
+        """The checkpoints here that are newer than all that is proved to stand elsewhere; none if nothing is to."""
+        wanting = [destination for destination in self.outbox.destinations if destination.wants("checkpoint")]
+        standings = [self.outbox.ledger.standing(destination.name) for destination in wanting]
+        proved = max((standing.step for standing in standings if standing and NAME.fullmatch(standing.what)), default=0)
+        present = list_checkpoints(self.spec.output_dir) if wanting else []
+        return [folder.name for folder in present if step_of(folder) > proved]
+
     def publish_later(self, saved: Checkpoint) -> None:
         """Has a checkpoint or the release uploaded while training goes on, and tells the user's own script of it."""
         if not saved.is_final:
@@ -103,6 +112,15 @@ class Run:
             self.outbox.events.notify("error", str(error))
             unit = None
         self.outbox.finish(unit, grace)
+
+    def publish_folder_later(self, step: int) -> None:
+        """The same for the whole output folder, where a destination asks for it: with the pictures of a validation.
+
+        One at a time: whatever is left out because the last one is still being sent comes with the next, or at the end.
+        """
+        is_asked_for = any(destination.wants("folder") for destination in self.outbox.destinations)
+        if is_asked_for and not self.outbox.is_being_sent(WHOLE):
+            self.outbox.send(folder_unit_of(self.origin, self.spec.output_dir, step))
 
 
 @contextlib.contextmanager

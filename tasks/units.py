@@ -15,7 +15,7 @@ from flowtuner.engine.lineage import describe_training
 from flowtuner.engine.run import KEPT_FROM_ENGINE, Checkpoint, RunSpec
 from flowtuner.errors import CheckpointError
 from flowtuner.publishing.selection import list_release_files
-from flowtuner.publishing.snapshot import Unit, checkpoint_unit, release_unit
+from flowtuner.publishing.snapshot import Unit, checkpoint_unit, folder_unit, release_unit
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,12 @@ def unit_of(origin: Origin, saved: Checkpoint) -> Unit:
     return checkpoint_unit(saved.path, origin.run_id, saved.step, about)
 
 
+def folder_unit_of(origin: Origin, output_dir: Path, step: int) -> Unit:
+    """A whole output folder as something to publish."""
+    validation_type = "final" if list_release_files(output_dir) else "intermediary"
+    return folder_unit(output_dir, origin.run_id, step, {**origin.metadata, "validation_type": validation_type})
+
+
 def units_on_disk(origin: Origin, output_dir: Path) -> list[Unit]:
     """Every whole checkpoint of an output folder, and its release if it has one."""
     saved = [
@@ -64,7 +70,8 @@ def units_on_disk(origin: Origin, output_dir: Path) -> list[Unit]:
     if list_release_files(output_dir):
         # A run saves its last step before it writes the release from it.
         saved.append(Checkpoint(output_dir, saved[-1].step if saved else 0, is_final=True))
-    return [unit_of(origin, each) for each in saved]
+    units = [unit_of(origin, each) for each in saved]
+    return [*units, folder_unit_of(origin, output_dir, saved[-1].step)] if saved else units
 
 
 def find_newest(output_dir: Path) -> Checkpoint | None:

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -53,6 +53,19 @@ class KeptDestination(Block):
     required: bool = Field(True, description="Whether a run fails when this destination does not hold its results.")
     include: list[str] = Field(default_factory=list, description="Only files that match one of these patterns.")
     exclude: list[str] = Field(default_factory=list, description="No file that matches one of these patterns.")
+
+    content: Literal["model", "output_dir"] = Field(
+        "model",
+        description="What is published besides the checkpoints: the model, or all of output_dir, logs, pictures and "
+        "caches too.",
+    )
+
+    queue: str = Field(
+        "kept",
+        pattern="^(kept|newest|all)$",
+        description="Which checkpoints are sent when training is faster than the upload: those that "
+        "checkpoints_total_limit keeps, the newest alone, or all.",
+    )
 
     @field_validator("base_path")
     @classmethod
@@ -214,8 +227,8 @@ class KeptDestination(Block):
         return []
 
     def wants(self, kind: Kind) -> bool:
-        """Whether this destination keeps units of this kind: all of them, if it says nothing else."""
-        return True
+        """Whether this destination keeps units of this kind: checkpoints, and the model or all of the output folder."""
+        return kind in ("checkpoint", "release" if self.content == "model" else "folder")
 
     def publish(self, snapshot: Snapshot, on_progress: Progress, keep: int = 0) -> PublishResult:
         """Uploads what is not there yet, proves that it arrived, the manifest last; lets the oldest checkpoints go."""

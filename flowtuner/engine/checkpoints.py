@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ LORA_IDENTITY = ("lora_type", "lora_rank", "lora_alpha", "use_dora")
 OVERRULED = ("seed", "optimizer_config", "optimizer_beta1", "optimizer_beta2")
 # What may differ between a run and its continuation, but hardly ever does on purpose.
 NOTED = ("pretrained_model_name_or_path", "model_flavour", "lora_target_modules", *OVERRULED)
+MARGIN_BYTES = 256 << 20
 NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -179,11 +180,11 @@ def make_way(folder: Path, records: Sequence[durable.FileRecord]) -> None:
         folder.rename(_free_name(folder.with_name(f"{folder.name}-superseded")))
 
 
-def rotate(output_dir: Path, keep: int, newest: Path) -> list[Path]:
-    """Removes the oldest checkpoints beyond `keep` (0 keeps all); the newest one always stays."""
+def rotate(output_dir: Path, keep: int, newest: Path, held: Collection[str] = ()) -> list[Path]:
+    """Removes the oldest checkpoints beyond `keep` (0 keeps all); the newest one and those that are held stay."""
     if keep <= 0:
         return []
-    surplus = [path for path in list_checkpoints(output_dir)[:-keep] if path != newest]
+    surplus = [path for path in list_checkpoints(output_dir)[:-keep] if path != newest and path.name not in held]
     for path in surplus:
         # Renamed first, so that a kill in the middle leaves no folder that looks like a checkpoint but is not whole.
         doomed = path.with_name(f"{path.name}-tmp")
@@ -191,6 +192,12 @@ def rotate(output_dir: Path, keep: int, newest: Path) -> list[Path]:
         path.rename(doomed)
         shutil.rmtree(doomed)
     return surplus
+
+
+def has_room_for_more(folder: Path) -> bool:
+    """Whether two more checkpoints of this size fit on the disk: the next one, and the one after while that is sent."""
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return shutil.disk_usage(folder).free > 2 * size + MARGIN_BYTES
 
 
 def remove_leftovers(output_dir: Path) -> None:

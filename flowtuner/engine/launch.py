@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -116,10 +116,10 @@ class Engine:
         self._revive()
         return TrainReport(**self._call("train", until=until))
 
-    def save_checkpoint(self) -> Checkpoint:
-        """Saves a complete checkpoint of the present step."""
+    def save_checkpoint(self, held: Sequence[str] = ()) -> Checkpoint:
+        """Saves a complete checkpoint of the present step; the older ones that are held are not rotated away."""
         self._revive()
-        self.newest_checkpoint = _checkpoint(self._call("save_checkpoint"))
+        self.newest_checkpoint = _checkpoint(self._call("save_checkpoint", held=list(held)))
         return self.newest_checkpoint
 
     def validate(self) -> ValidationReport:

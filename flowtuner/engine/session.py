@@ -48,6 +48,7 @@ class Session:
         self._trainer: Trainer | None = None
         self._meter: Meter | None = None
         self._saved_step = 0
+        self._held: tuple[str, ...] = ()
 
     @cached_property
     def _precision(self) -> Precision:
@@ -120,8 +121,8 @@ class Session:
         train(trainer, until, self._stop, meter)
         return {"step": trainer.step, "loss": meter.loss, "stopped": trainer.step < until}
 
-    def save_checkpoint(self) -> dict[str, Any]:
-        """Saves the present step, then lets the oldest checkpoint go."""
+    def save_checkpoint(self, held: Sequence[str] | None = None) -> dict[str, Any]:
+        """Saves the present step, then lets the oldest checkpoints go, but not those that are still being published."""
         trainer, meter = self._ready()
         meter.flush()
         check_weights(trainer)
@@ -143,10 +144,18 @@ class Session:
         about = {name: getattr(self.config, name) for name in ("model_family", "model_flavour", "model_type")}
         with writing(folder):
             checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part, random_states), about)
-        checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder)
+        self._rotate(folder, held)
         self._saved_step = trainer.step
         self._report_stage("checkpoint_save", "completed", folder.name)
         return self._announce(folder, is_final=False)
+
+    def _rotate(self, newest: Path, held: Sequence[str] | None) -> None:
+        self._held = tuple(held if held is not None else self._held)
+        spared = self._held if checkpoints.has_room_for_more(newest) else ()
+        removed = checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, newest, spared)
+        for folder in removed:
+            if folder.name in self._held:
+                self._warn(f"{folder.name} is removed unpublished: the disk is nearly full, and newer ones are here.")
 
     def validate(self) -> dict[str, Any]:
         """Renders the validation prompts without touching training in any way."""

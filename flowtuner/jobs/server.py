@@ -82,6 +82,7 @@ class _Server:
         self._record_path = folder / "server.json"
         self._log_path = folder / "server.log"
         self.auth = _read_or_create_auth(folder / "auth")
+        self._process: subprocess.Popen[bytes] | None = None
 
     @contextlib.contextmanager
     def held(self, start_timeout_s: float) -> Iterator[_Record]:
@@ -122,6 +123,8 @@ class _Server:
             return  # somebody still uses it
         if record := self._read_record():
             _end_group(record)
+        if self._process is not None:
+            self._process.poll()
 
     def _find(self) -> _Record | None:
         record = self._read_record()
@@ -149,6 +152,7 @@ class _Server:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C in the terminal is meant for the run
             )
+        self._process = process
         record = _Record(process.pid, port)
         durable.write_json(self._record_path, asdict(record))
         self._await_readiness(process, record, timeout_s)

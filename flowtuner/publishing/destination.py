@@ -50,6 +50,8 @@ class Destination(Protocol):
     aliases: ClassVar[tuple[str, ...]]
     name: str
     required: bool
+    queue: str
+    """Which checkpoints are sent after newer ones have been saved: `kept`, `newest` or `all`."""
 
     @property
     def local_folder(self) -> Path | None:

@@ -16,7 +16,8 @@ MANIFEST_NAME = "manifest.json"
 VERSION = 1
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")
 
-Kind = Literal["checkpoint", "release"]
+Kind = Literal["checkpoint", "release", "folder"]
+"""`folder`: a whole output folder without its checkpoints, which are units of their own."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ RELEASE_FILES = (
     "simpletuner_config.json",
     "README.md",
 )
+CHECKPOINTS = "checkpoint-"
 NEVER_FOLDERS = frozenset({"cache", "logs", "wandb", "__pycache__"})
 NEVER_SUFFIXES = ("-tmp", ".tmp", ".part", ".log", ".pyc")
 
@@ -37,6 +38,13 @@ def list_release_files(output_dir: Path, release: Path | None = None) -> list[st
     return sorted(found)
 
 
+def list_all_files(output_dir: Path) -> list[str]:
+    """Everything in an output folder, logs and caches too, but no checkpoint, hidden or unfinished file."""
+    found = (path for path in output_dir.rglob("*") if _lies_inside(path, output_dir))
+    inside = (path.relative_to(output_dir).as_posix() for path in found)
+    return sorted(path for path in inside if _may_come_along(path))
+
+
 def is_by_product(path: str) -> bool:
     """Whether a path is a cache, a log, a hidden or an unfinished file: nothing that is ever published."""
     return any(
@@ -54,10 +62,19 @@ def walk(root: Path, base: Path) -> Iterator[str]:
 
 def is_publishable(path: Path, base: Path) -> bool:
     """Whether a path is a file that may leave the machine: in the folder itself, no by-product, no credentials."""
-    if not path.is_file():
-        return False
-    # A link may point at anything on this machine; only what lies in the folder itself may leave it.
-    if not path.resolve().is_relative_to(base.resolve()):
+    if not _lies_inside(path, base):
         return False
     inside = path.relative_to(base).as_posix()
     return inside != MANIFEST_NAME and not is_by_product(inside) and not has_secret_name(inside)
+
+
+def _lies_inside(path: Path, base: Path) -> bool:
+    # A link may point at anything on this machine; only what lies in the folder itself may leave it.
+    return path.is_file() and path.resolve().is_relative_to(base.resolve())
+
+
+def _may_come_along(path: str) -> bool:
+    if path == MANIFEST_NAME or path.startswith(CHECKPOINTS) or has_secret_name(path):
+        return False
+    parts = PurePosixPath(path).parts
+    return not any(part.startswith(".") or part.endswith(("-tmp", ".tmp", ".part", ".pyc")) for part in parts)

@@ -9,7 +9,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,19 @@ from flowtuner.errors import PublishError
 from flowtuner.publishing.manifest import CHECKPOINT_NAME, Kind, Manifest
 from flowtuner.publishing.recognition import WITH_CREDENTIALS, read_step, recognise
 from flowtuner.publishing.secrets import find_secrets
-from flowtuner.publishing.selection import is_by_product, list_checkpoint_files, list_release_files
+from flowtuner.publishing.selection import (
+    is_by_product,
+    list_all_files,
+    list_checkpoint_files,
+    list_release_files,
+)
 
 SPOOL_NAME = ".spool"
 CLAIM_NAME = ".spool.lock"
 CHECKPOINT_MANIFEST = "checkpoint_manifest.json"
+WHOLE = "output_dir"
+# Written once and renamed into place; what else lies in an output folder may grow while it is being published.
+UNCHANGING = (".safetensors", ".bin", ".pkl", ".png", ".jpg", ".webp")
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Unit:
     @property
     def spool(self) -> Path:
         """Where the unit is held still: in the output folder, so that hard links reach it."""
-        output_dir = self.source if self.kind == "release" else self.source.parent
+        output_dir = self.source.parent if self.kind == "checkpoint" else self.source
         return output_dir / SPOOL_NAME
 
 
@@ -106,6 +114,12 @@ def release_unit(
     return Unit(output_dir, output_dir.name, "release", "release", step, run_id, files, metadata)
 
 
+def folder_unit(output_dir: Path, run_id: str, step: int, metadata: Mapping[str, Any]) -> Unit:
+    """A whole output folder as a unit, without its checkpoints."""
+    files = _some(list_all_files(output_dir), output_dir)
+    return Unit(output_dir, output_dir.name, WHOLE, "folder", step, run_id, files, metadata)
+
+
 def model_unit(folder: Path, *, everything: bool = False) -> Unit:
     """A model or a checkpoint that another program has saved: its model files, or all that may leave the machine."""
     found = recognise(folder)
@@ -128,14 +142,15 @@ def freeze(unit: Unit) -> Frozen:
         for name in unit.files:
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            _link(unit.source / name, target)
+            _hold(unit, name, target)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise PublishError(
             f"{unit.name} could not be frozen for publishing: {error.strerror}: {error.filename}. "
             f"Free space in {unit.spool.parent} or check its permissions."
         ) from error
-    return Frozen(unit, folder, _saved_at(folder, unit.files))
+    held = replace(unit, files=tuple(name for name in unit.files if (folder / name).is_file()))
+    return Frozen(held, folder, _saved_at(folder, held.files))
 
 
 def thaw(frozen: Frozen) -> None:
@@ -173,15 +188,27 @@ def _saved_at(folder: Path, files: Sequence[str]) -> str:
     return datetime.fromtimestamp(newest, UTC).isoformat(timespec="seconds")
 
 
+def _hold(unit: Unit, name: str, target: Path) -> None:
+    if unit.kind != "folder":
+        _link(unit.source / name, target)
+        return
+    with contextlib.suppress(FileNotFoundError):  # gone since it was listed: what comes and goes is not the model
+        (_link if name.endswith(UNCHANGING) else _copy)(unit.source / name, target)
+
+
 def _link(source: Path, target: Path) -> None:
     # The link must be to the bytes: a symbolic link's target may be replaced.
     real = source.resolve()
     try:
         os.link(real, target)
     except OSError:  # another file system, or one without hard links; what is really wrong shows in the copy
-        shutil.copyfile(real, target)
-        with contextlib.suppress(OSError):  # not every file system keeps times
-            shutil.copystat(real, target)
+        _copy(real, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    with contextlib.suppress(OSError):  # not every file system keeps times
+        shutil.copystat(source, target)
 
 
 def _digest(path: Path) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from typing import Protocol, Self
 from flowtuner.durable import FileRecord
 from flowtuner.errors import PublishError
 from flowtuner.publishing.destination import Progress
-from flowtuner.publishing.manifest import CHECKPOINT_NAME, MANIFEST_NAME, Kind, Manifest, parse_manifest
+from flowtuner.publishing.manifest import CHECKPOINT_NAME, MANIFEST_NAME, Manifest, parse_manifest
 from flowtuner.publishing.snapshot import Snapshot
 
 FORMER_NAME = ".former-manifest.json"  # what stood there before, while it is being replaced
@@ -147,21 +147,21 @@ def remove_surplus(store: Store, run: str, keep: int, newest: str) -> list[str]:
 
 def list_units(store: Store, run: str) -> list[Manifest]:
     """The manifests of a run's units in a store, the newest last."""
-    release = _read_manifest(store, run, "release")
+    release = _read_manifest(store, run)
     return sorted([*_checkpoints(store, run), *([release] if release else [])], key=_age)
 
 
 def _checkpoints(store: Store, run: str) -> list[Manifest]:
     names = (name for name in store.children(run) if CHECKPOINT_NAME.fullmatch(name))
     # A folder without our manifest is somebody else's, or an upload under way.
-    found = [manifest for name in names if (manifest := _read_manifest(store, run, "checkpoint", name))]
+    found = [manifest for name in names if (manifest := _read_manifest(store, run, name))]
     return sorted(found, key=_age)
 
 
-def _read_manifest(store: Store, run: str, kind: Kind, name: str = "release") -> Manifest | None:
-    prefix = run if kind == "release" else f"{run}/{name}"
+def _read_manifest(store: Store, run: str, checkpoint: str = "") -> Manifest | None:
+    prefix = f"{run}/{checkpoint}" if checkpoint else run
     manifest = parse_manifest(store.read(f"{prefix}/{MANIFEST_NAME}"))
-    if manifest is None or (manifest.kind, manifest.name) != (kind, name):
+    if manifest is None or (manifest.name if manifest.kind == "checkpoint" else "") != checkpoint:
         return None
     return replace(manifest, run=run)  # a folder that somebody has renamed there still holds what it held
 

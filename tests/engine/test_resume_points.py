@@ -44,6 +44,19 @@ def test_a_damaged_newest_checkpoint_does_not_push_out_a_whole_one(start, tiny_r
     assert names(second) == ["checkpoint-2", "checkpoint-3", "checkpoint-4-superseded"]
 
 
+def test_what_is_not_published_yet_is_not_rotated_away(start, tiny_run, monkeypatch):
+    run = start(tiny_run | {"checkpoints_total_limit": 1})
+    for step, held in ((2, []), (3, ["checkpoint-2"]), (4, ["checkpoint-2"])):
+        run.session.train(step)
+        run.session.save_checkpoint(held)
+    assert names(run) == ["checkpoint-2", "checkpoint-4"]
+    monkeypatch.setattr(checkpoints, "MARGIN_BYTES", 1 << 60)  # a disk in need
+    run.session.train(5)
+    run.session.close()
+    assert names(run) == ["checkpoint-5"]
+    assert "checkpoint-2 is removed unpublished" in run.warnings()[-1]
+
+
 def test_weights_ruined_by_a_step_are_never_saved(start, tiny_run):
     values = tiny_run | {"learning_rate": 1e30, "max_grad_norm": 0, "lr_scheduler": "constant"}
     run = start(values)

@@ -44,6 +44,18 @@ def test_a_lost_disk_loses_nothing_that_was_published(options: dict[str, Any], s
     assert (tmp_path / "other/checkpoint-4/checkpoint_manifest.json").is_file()
 
 
+def test_a_whole_output_folder_goes_where_it_is_asked_for(options: dict[str, Any], share: Path) -> None:
+    options["publishing_config"][0]["content"] = "output_dir"
+    result = train(config=options)
+    assert isinstance(result, dict)
+    assert {row["what"] for row in result["published"]} == {"checkpoint-4", "checkpoint-8", "output_dir"}
+    assert all(row["verified"] for row in result["published"])
+    there = share / "my run"
+    assert (there / "validation_images/step_8.png").is_file()
+    assert (there / "pipeline/transformer/weights.safetensors").read_text() == "weights of step 8"
+    assert (there / "logs/run.json").is_file()
+
+
 def test_a_uri_that_leads_nowhere_starts_nothing(options: dict[str, Any], share: Path) -> None:
     with pytest.raises(ConfigError, match="there is no checkpoint-9 of my run"):
         train(config=options | {"resume_from_checkpoint": f"{share.as_uri()}/my%20run/checkpoint-9"})

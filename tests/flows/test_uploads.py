@@ -20,7 +20,7 @@ from flowtuner.publishing.registry import open_destinations
 from flowtuner.publishing.snapshot import Unit, checkpoint_unit, freeze
 from tasks.outbox import Delivery, Outbox, _Shipment
 from tasks.publish import PublishStoppedError, SupersededError, publish
-from tasks.retries import publish_task
+from tasks.retries import Patience, publish_task
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
@@ -157,6 +157,36 @@ def test_a_checkpoint_that_was_overtaken_is_left_out(tmp_path: Path, share: Path
 
     upload()
     assert (share / "run/checkpoint-2/manifest.json").is_file()
+
+
+def test_an_entry_says_which_checkpoints_wait(tmp_path: Path, share: Path, events: EventLog) -> None:
+    snapshots = [freeze(make_checkpoint(tmp_path / "run", step)).seal() for step in (1, 2, 3)]
+
+    @flow
+    def upload() -> None:
+        with pytest.raises(SupersededError, match="1 newer"):
+            publish(FolderDestination(path=share, queue="newest"), snapshots[1], events, threading.Event(), 5)
+        publish(FolderDestination(path=share, queue="all"), snapshots[0], events, threading.Event(), 1)
+
+    upload()
+    assert [path.name for path in (share / "run").iterdir()] == ["checkpoint-1"]
+
+
+def test_an_upload_that_is_given_up_says_for_how_long_it_was_tried(
+    tmp_path: Path, share: Path, events: EventLog
+) -> None:
+    snapshot = freeze(make_checkpoint(tmp_path / "run", 1)).seal()
+    gone = FolderDestination(path=share / "gone")
+    attempts = Patience(2, iter(range(99)).__next__)
+
+    @flow
+    def upload() -> None:
+        with pytest.raises(PublishError, match="without a byte getting through"):
+            publish(gone, snapshot, events, threading.Event(), 0, None, attempts)
+
+    upload()
+    states = [event.data["state"] for event in read_events(events.path) if event.type == PUBLISH]
+    assert states == ["uploading", "uploading", "uploading", "failed"]
 
 
 def test_a_stored_block_is_used_by_its_name(share: Path) -> None:

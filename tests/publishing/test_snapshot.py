@@ -14,7 +14,15 @@ import pytest
 from flowtuner.errors import PublishError
 from flowtuner.publishing.manifest import parse_manifest
 from flowtuner.publishing.selection import list_checkpoint_files, list_release_files
-from flowtuner.publishing.snapshot import checkpoint_unit, claimed_spool, freeze, release_unit, remove_spool, thaw
+from flowtuner.publishing.snapshot import (
+    checkpoint_unit,
+    claimed_spool,
+    folder_unit,
+    freeze,
+    release_unit,
+    remove_spool,
+    thaw,
+)
 
 
 def test_a_checkpoint_is_published_without_hidden_files(output_dir: Path) -> None:
@@ -129,3 +137,32 @@ def test_what_a_killed_run_froze_goes_at_the_next_start_and_what_a_living_one_fr
     with claimed_spool(output_dir):
         assert not frozen.exists()
         assert (output_dir / "checkpoint-20" / "optimizer.bin").is_file()
+
+
+def test_a_whole_output_folder_is_all_but_checkpoints_credentials_and_what_is_unfinished(output_dir: Path) -> None:
+    frozen = freeze(folder_unit(output_dir, "run", 30, {}))
+    (output_dir / "logs/events.jsonl").write_text("grows on")
+    manifest = frozen.seal().manifest
+    assert [record.path for record in manifest.files] == [
+        "README.md",
+        "cache/vae/shard.safetensors",
+        "logs/events.jsonl",
+        "notes.txt",
+        "pipeline/model_index.json",
+        "pipeline/training.log",
+        "pipeline/transformer/diffusion_pytorch_model.safetensors",
+    ]
+    assert (manifest.prefix, manifest.kind, manifest.name) == ("my run", "folder", "output_dir")
+
+
+def test_what_vanishes_while_a_folder_is_frozen_is_not_missed(output_dir: Path) -> None:
+    unit = folder_unit(output_dir, "run", 30, {})
+    (output_dir / "notes.txt").unlink()
+    assert "notes.txt" not in [record.path for record in freeze(unit).seal().manifest.files]
+
+
+def test_what_arrives_late_is_not_the_newest(output_dir: Path) -> None:
+    early = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {})).created
+    os.utime(output_dir / "checkpoint-20/optimizer.bin", (2e9, 2e9))
+    late = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {})).created
+    assert early < late == "2033-05-18T03:33:20+00:00"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,14 @@ class Session:
         self._emit(PROGRESS, {"step": self.step, "total_steps": total, **about})
         return {"step": self.step, "loss": 1 / max(1, self.step), "stopped": self.step < until}
 
-    def save_checkpoint(self) -> dict[str, Any]:
+    def save_checkpoint(self, held: Sequence[str] = ()) -> dict[str, Any]:
         folder = checkpoints.folder_of(self.output_dir, self.step)
         if "slow_save" in self._faults:
             self._emit(STAGE, {"key": "checkpoint_save", "status": "running", "label": "", "current": 0, "total": 0})
             time.sleep(2)
         state = checkpoints.SavedState(self.step, self.step, 0, 1, {}, "")
         checkpoints.write_checkpoint(folder, state, self._write_weights, {})
-        checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder)
+        checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder, held)
         self._saved_step = self.step
         return self._announce(folder, is_final=False)
 
