@@ -72,11 +72,15 @@ def write_new_word(folder: Path) -> Path:
     return folder
 
 
-def teach_word(root: Path, base: Path, old: Path | None, steps: int, **options: Any) -> tuple[Score, Score]:
+def teach_word(
+    root: Path, base: Path, old: Path | None, steps: int, *, is_regularisation: bool = False, **options: Any
+) -> tuple[Score, Score]:
     """Trains an adapter on the new word, with the old pictures in turn if they are given; how often both are right."""
     entries = [PICTURES | {"id": "zorp", "instance_data_dir": str(write_new_word(root / "zorp"))}]
     if old:
-        entries.append(PICTURES | {"id": "old", "instance_data_dir": str(old)})
+        entries.append(
+            PICTURES | {"id": "old", "instance_data_dir": str(old), "is_regularisation_data": is_regularisation}
+        )
     (root / "data.json").write_text(json.dumps(entries))
     session = open_session(
         PLAIN_RUN

@@ -50,3 +50,10 @@ def test_old_pictures_in_turn_keep_the_old_words(base, tmp_path, adapter):
     new, old = teach_word(tmp_path, *base, 100, **adapter)
     assert new.both >= 0.8
     assert old.both >= 0.95
+
+
+def test_a_regularisation_set_keeps_the_old_words(base, tmp_path):
+    options = {"lora_rank": 16, "learning_rate": 4e-3, "lr_scheduler": "cosine"}
+    new, old = teach_word(tmp_path, *base, 200, is_regularisation=True, **options)
+    assert new.both >= 0.8
+    assert old.both >= 0.95
