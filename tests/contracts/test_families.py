@@ -182,22 +182,22 @@ def test_latents_have_the_vaes_scale_and_decode_to_pixels(loaded):
 
 
 def test_training_learns_saves_and_comes_back(source, loaded, tmp_path):
-    check_learning(source, loaded, tmp_path, "full")
+    check_learning(source, loaded, tmp_path, "full", steps=8)
 
 
 @costly
 def test_an_adapter_learns_is_saved_and_comes_back(source, loaded, tmp_path):
-    check_learning(source, loaded, tmp_path, "lora")
+    check_learning(source, loaded, tmp_path, "lora", steps=12)
 
 
-def check_learning(source, loaded, tmp_path, model_type):
+def check_learning(source, loaded, tmp_path, model_type, steps):
     config = options(*source, model_type=model_type, lora_dropout=0.0)
     precision = resolve_precision(config, CPU)
     model = loaded.family.load_model(precision.base, CPU)
     part = attach(model, config, loaded.family, precision)
     optimizer = create_optimizer(config, part.parameters(), CPU)
     before = loss_of(model, loaded).item()
-    for _ in range(8):
+    for _ in range(steps):
         loss_of(model, loaded).backward()
         optimizer.step()
         optimizer.zero_grad()
