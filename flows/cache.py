@@ -53,13 +53,15 @@ def cache(
 
 def fill_portions(run: Run, count: int, runner: Any) -> None:
     """Fills the caches in portions, as a flow of its own since a flow has one task runner."""
+    spec = run.spec
 
-    # What a portion is told stays out of the flow's parameters, which Prefect keeps for everybody to read.
+    # What a portion is told stays out of the flow's parameters, which Prefect keeps for everybody to read. The function
+    # itself travels to other machines, so nothing of this process may stand in it, such as the engine.
     @flow(name="cache portions", task_runner=runner)
     def portions() -> None:
-        futures = [fill_portion.submit(run.spec, number, count) for number in range(1, count + 1)]
+        futures = [fill_portion.submit(spec, number, count) for number in range(1, count + 1)]
         for future in futures:
             future.result()
 
-    with stopping_portions(run.spec):
+    with stopping_portions(spec):
         portions()
