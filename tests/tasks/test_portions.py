@@ -125,24 +125,23 @@ def test_portions_stop_when_the_job_is_left(tiny_run, tmp_path):
 def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
     alone, spread = spec_of(tiny_run, tmp_path, "alone"), spec_of(tiny_run, tmp_path, "spread")
     fill_whole(alone)
-    program = tmp_path / "spread.py"
-    program.write_text(DASK)
-    options = {"values": json.loads(json.dumps(tiny_run | BATCHES))}
-    options["values"] |= {
-        "output_dir": str(spread.output_dir),
-        "data_backend_config": str(tmp_path / "spread" / "data.json"),
-    }
-    (tmp_path / "options.json").write_text(json.dumps(options))
-    environment = os.environ | {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
-    }
+    options = (
+        tiny_run
+        | BATCHES
+        | {
+            "output_dir": str(spread.output_dir),
+            "data_backend_config": str(tmp_path / "spread" / "data.json"),
+        }
+    )
+    (tmp_path / "config.json").write_text(json.dumps(options))
+    cluster = {"cluster_kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}}
+    cluster["cluster_kwargs"]["host"] = "127.0.0.1"
+    command = [sys.executable, "-m", "flowtuner.cli", "cache", "--config", str(tmp_path / "config.json")]
+    command += ["--shards", "2", "--task-runner", "dask", "--task-runner-options", json.dumps(cluster)]
+    home = {"PREFECT_HOME": str(tmp_path / "prefect"), "FLOWTUNER_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, str(program), str(tmp_path / "options.json")],
-        env=environment,
+        command,
+        env=os.environ | home | {"PYTHONPATH": os.pathsep.join(sys.path)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -153,18 +152,6 @@ def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
     assert caches_of(spread) == caches_of(alone)
     folders = sorted(path.name for path in (spread.output_dir / "portions").iterdir() if path.is_dir())
     assert folders == ["1-of-2", "2-of-2"]
-
-
-DASK = """
-import json, sys
-from flows.cache import cache
-
-if __name__ == "__main__":
-    values = json.loads(open(sys.argv[1]).read())["values"]
-    options = {"cluster_kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None,
-                                  "host": "127.0.0.1"}}
-    print(cache(config=values, shards=2, task_runner="dask", task_runner_options=options))
-"""
 
 
 @pytest.mark.parametrize(
