@@ -10,14 +10,14 @@ from flowtuner.publishing.ephemeral import find_mount, judge, lies_apart
 
 DISK = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw"
 LAYERS = "27 1 0:50 / / rw,relatime master:1 - overlay overlay rw,lowerdir=/a,upperdir=/b"
-MEMORY = "30 27 0:21 / /work rw - tmpfs tmpfs rw,size=4k"
-BIND = "31 27 254:1 /srv/models /work rw,relatime - ext4 /dev/sdb1 rw"
-NFS = "32 27 0:44 / /work rw,relatime shared:9 - nfs4 10.0.0.1:/export rw,vers=4.2"
-BUCKET = "33 27 0:45 / /work rw,nosuid - fuse.gcsfuse bucket rw,user_id=0"
-PVC = "34 27 8:32 /vol/pvc-1 /work rw - xfs /dev/sdc rw"
-EMPTY_DIR = "35 27 8:1 /var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/scratch /work rw - ext4 /dev/sda1 rw"
-SPACES = "36 27 0:44 / /work/my\\040runs rw - nfs4 server:/x rw"
-RAM = "37 27 0:3 / /work rw - ramfs none rw"
+MEMORY = "30 27 0:21 / /data rw - tmpfs tmpfs rw,size=4k"
+BIND = "31 27 254:1 /srv/models /data rw,relatime - ext4 /dev/sdb1 rw"
+NFS = "32 27 0:44 / /data rw,relatime shared:9 - nfs4 10.0.0.1:/export rw,vers=4.2"
+BUCKET = "33 27 0:45 / /data rw,nosuid - fuse.gcsfuse bucket rw,user_id=0"
+PVC = "34 27 8:32 /vol/pvc-1 /data rw - xfs /dev/sdc rw"
+EMPTY_DIR = "35 27 8:1 /var/lib/kubelet/pods/1/volumes/kubernetes.io~empty-dir/scratch /data rw - ext4 /dev/sda1 rw"
+SPACES = "36 27 0:44 / /data/my\\040runs rw - nfs4 server:/x rw"
+RAM = "37 27 0:3 / /data rw - ramfs none rw"
 ROOTLESS = "38 1 0:60 / / rw - fuse.fuse-overlayfs fuse-overlayfs rw"
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 
@@ -56,33 +56,33 @@ CASES = [
     ("mounts", "environ", "marks", "level"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
 def test_a_machine_is_judged(mounts: list[str], environ: dict[str, str], marks: tuple[str, ...], level: str) -> None:
-    found = judge(Path("/work/output"), "auto", environ, "\n".join(mounts), marks.__contains__)
+    found = judge(Path("/data/output"), "auto", environ, "\n".join(mounts), marks.__contains__)
     assert found.level == level
     assert found.reasons
 
 
 def test_what_the_user_says_beats_everything() -> None:
-    assert judge(Path("/work"), "no", POD, LAYERS).level == "durable"
-    assert judge(Path("/work"), "yes", {}, DISK).level == "ephemeral"
+    assert judge(Path("/data"), "no", POD, LAYERS).level == "durable"
+    assert judge(Path("/data"), "yes", {}, DISK).level == "ephemeral"
 
 
 def test_a_reason_names_the_mount_and_the_machine() -> None:
-    told = str(judge(Path("/work/output"), "auto", POD, f"{LAYERS}\n{EMPTY_DIR}"))
+    told = str(judge(Path("/data/output"), "auto", POD, f"{LAYERS}\n{EMPTY_DIR}"))
     assert told == (
-        "/work/output lies on an emptyDir volume (ext4) mounted at /work; "
+        "/data/output lies on an emptyDir volume (ext4) mounted at /data; "
         "KUBERNETES_SERVICE_HOST is set: this is a Kubernetes pod"
     )
 
 
 def test_a_mount_point_with_spaces_is_found() -> None:
-    mount = find_mount(Path("/work/my runs/one"), f"{DISK}\n{SPACES}")
-    assert mount is not None and mount.point == "/work/my runs"
-    other = find_mount(Path("/work/my"), f"{DISK}\n{SPACES}")
+    mount = find_mount(Path("/data/my runs/one"), f"{DISK}\n{SPACES}")
+    assert mount is not None and mount.point == "/data/my runs"
+    other = find_mount(Path("/data/my"), f"{DISK}\n{SPACES}")
     assert other is not None and other.point == "/"
 
 
 def test_a_folder_beside_the_output_does_not_outlive_it() -> None:
-    output, beside, share = Path("/root/output"), Path("/root/copies"), Path("/work/models")
+    output, beside, share = Path("/home/user/output"), Path("/home/user/copies"), Path("/data/models")
     assert not lies_apart(beside, output, f"{LAYERS}\n{NFS}")
     assert lies_apart(share, output, f"{LAYERS}\n{NFS}")
     assert not lies_apart(share, output, f"{LAYERS}\n{MEMORY}")

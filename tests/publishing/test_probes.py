@@ -78,10 +78,10 @@ def test_a_full_disk_is_found_before_the_run(tmp_path: Path) -> None:
 
 def test_only_a_destination_that_outlives_the_machine_saves_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ephemeral, "_read_mounts", lambda: f"{LAYERS}\n{NFS}")
-    output = Path("/root/output")
+    output = Path("/home/user/output")
     machine = ephemeral.judge(output, "auto", {})
     assert machine.level == "ephemeral"
-    beside, share, service = (Probe("x", local_folder=place) for place in (Path("/root/c"), Path("/work/m"), None))
+    beside, share, service = (Probe("x", local_folder=place) for place in (Path("/home/user/c"), Path("/data/m"), None))
     assert find_loss(machine, [], output) is not None
     loss = find_loss(machine, [beside], output)  # type: ignore[list-item]
     assert loss is not None and "--ephemeral=no" in str(loss) and "overlay" in str(loss)
