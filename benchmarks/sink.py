@@ -8,6 +8,7 @@ them, but nothing is hashed here.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 import sys
@@ -32,6 +33,7 @@ class Stored:
     size: int
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
+    blocks: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Contents:
 
     objects: dict[str, Stored] = field(default_factory=dict)
     parts: dict[str, int] = field(default_factory=dict)
+    blocks: dict[str, dict[str, int]] = field(default_factory=dict)
     requests: int = 0
     payload: int = 0
     bytes_per_s: float = 0
@@ -47,7 +50,7 @@ class Contents:
 
     def forget(self) -> None:
         """Begins again."""
-        self.objects, self.parts, self.requests, self.payload = {}, {}, 0, 0
+        self.objects, self.parts, self.blocks, self.requests, self.payload = {}, {}, {}, 0, 0
 
 
 @dataclass(frozen=True)
@@ -232,10 +235,12 @@ def _azure(contents: Contents, request: Request) -> Answer:
     comp = request.query.get("comp")
     if comp == "block":
         _add_part(contents, request)
+        contents.blocks.setdefault(request.key, {})[request.query["blockid"]] = request.size
     elif "restype" not in request.query:
         size = contents.parts.pop(request.key, 0) if comp == "blocklist" else request.size
         md5 = request.headers.get("x-ms-blob-content-md5") or request.headers.get("content-md5")
-        contents.objects[request.key] = Stored(size, {"Content-MD5": md5} if md5 else {}, request.body)
+        blocks = contents.blocks.pop(request.key, {})
+        contents.objects[request.key] = Stored(size, {"Content-MD5": md5} if md5 else {}, request.body, blocks)
     return 201, known | echoed, b""
 
 
@@ -252,6 +257,10 @@ def _azure_get(contents: Contents, request: Request) -> Answer:
             if key.startswith(prefix)
         )
         return _xml("EnumerationResults", f"<Blobs>{items}</Blobs><NextMarker/>")
+    if comp == "blocklist" and request.query.get("blocklisttype") == "committed":
+        blocks = sorted(contents.objects[request.key].blocks.items(), key=lambda block: base64.b64decode(block[0]))
+        items = "".join(f"<Block><Name>{name}</Name><Size>{size}</Size></Block>" for name, size in blocks)
+        return _xml("BlockList", f"<CommittedBlocks>{items}</CommittedBlocks>")
     if request.key not in contents.objects or comp == "blocklist":
         return 404, {"x-ms-error-code": "BlobNotFound"}, b""
     stored = contents.objects[request.key]
