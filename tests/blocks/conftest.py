@@ -12,6 +12,7 @@ import boto3.session
 import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import ContainerClient
+from huggingface_hub.utils import close_session
 
 from blocks.azure import EMULATOR_KEY
 from flowtuner.publishing.snapshot import Snapshot, checkpoint_unit, freeze
@@ -119,13 +120,14 @@ def hub_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def hub(hub_server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Hub:
+def hub(hub_server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A Hub without repositories, where contents travel as LFS; nothing of the user's own sign-in counts."""
     reset_hub(hub_server)
     leave_sign_in_alone(monkeypatch, tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", hub_server.url)
     monkeypatch.setenv("HF_TOKEN", ALICE)
-    return hub_server
+    yield hub_server
+    close_session()  # of the calls that a test made by itself
 
 
 def reset_hub(hub: Hub) -> None:

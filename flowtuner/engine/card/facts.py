@@ -11,6 +11,7 @@ from typing import Any
 from flowtuner.engine.families import choose_source
 from flowtuner.engine.family import Family
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig, hide_secrets
+from flowtuner.options.redaction import HIDDEN
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SIGN_IN = re.compile(r"(?<=://)[^/@\s]+@")
@@ -59,7 +60,9 @@ def public_options(loaded: LoadedConfig) -> dict[str, Any]:
     """The options of a run without secrets, and with names in place of local paths."""
     values = loaded.config.model_dump(mode="json")
     shown = hide_secrets(values)
-    kept = {key: value for key, value in values.items() if key not in KEPT_BACK and shown[key] == value}
+    # An address may lose its sign-in and stay; what holds a secret anywhere else goes as a whole.
+    told = {key for key, value in values.items() if shown[key] == value or isinstance(value, str)}
+    kept = {key: shown[key] for key in values if key in told and key not in KEPT_BACK and shown[key] != HIDDEN}
     public: dict[str, Any] = public_value(kept)
     return public
 
