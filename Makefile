@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make demo      builds a tiny model and data set, trains, validates, publishes, and shows that it learned"
-	@echo "make test      the default test lane, under three minutes on two cores"
+	@echo "make test      the default test lane, under ten minutes on two cores"
 	@echo "make test-all  the slow tests too: kills at random steps, workers, real signals"
 	@echo "make check     format, lint, types, import rules, generated files"
 	@echo "make bench     what Flowtuner costs against hand-written loops, as ratios"
