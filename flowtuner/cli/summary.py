@@ -69,7 +69,8 @@ class Summary:
                 continue
             if place in newest:
                 older[destination] += 1
-            newest[place] = data
+            # A checkpoint may arrive after a newer one, when what the run found there is sent again.
+            newest[place] = max(data, newest.get(place, data), key=lambda one: int(one.get("step") or 0))
         lines = [describe_publish(data) for data in (*failed, *newest.values())]
         counted = [(f"{count} older checkpoint{'s' * (count > 1)}", place) for place, count in older.items()]
         return lines + [f"{checkpoints} to {place}, verified" for checkpoints, place in counted]

@@ -60,3 +60,13 @@ def test_a_stop_says_where_the_checkpoint_is(tmp_path):
 
 def test_where_nothing_was_trained_no_steps_are_told(tmp_path):
     assert Summary(tmp_path).describe_results(1)[0] == "Done in 0:01."
+
+
+def test_the_newest_checkpoint_is_told_whichever_arrived_last(tmp_path):
+    summary = Summary(tmp_path)
+    for step in (9, 6):
+        what = {"what": f"checkpoint-{step}", "destination": "share", "verified": True, "step": step, "files": 1}
+        summary.published["share", f"checkpoint-{step}"] = what | {"bytes": 1, "uri": "file:///x", "state": "verified"}
+    newest, older = summary.describe_publishing()
+    assert newest.startswith("published checkpoint-9 to share")
+    assert older.startswith("1 older checkpoint")
