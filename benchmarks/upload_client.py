@@ -26,8 +26,15 @@ def main() -> None:
     started, busy_before = time.perf_counter(), time.process_time()
     told = upload()
     seconds, busy = time.perf_counter() - started, time.process_time() - busy_before
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "busy": busy, "peak_mib": peak_mib, "told": told}))
+    print(json.dumps({"seconds": seconds, "busy": busy, "peak_mib": measure_peak_mib(), "told": told}))
+
+
+def measure_peak_mib() -> float:
+    """The most memory this program held; getrusage would count what its parent held before it began."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def connection_string(url: str) -> str:
