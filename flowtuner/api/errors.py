@@ -1,0 +1,103 @@
+"""One shape for every refusal: `detail` for people, `code` for scripts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from flowtuner.errors import ConfigError, Fault, FlowtunerError, Transient
+
+LOG = logging.getLogger(__name__)
+
+
+class ApiError(Exception):
+    """A request that is refused: with which status, why, and under which code."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.more = more
+
+
+def not_found(what: str, name: object) -> ApiError:
+    """404: there is no such thing."""
+    return ApiError(404, f"{what.lower().replace(' ', '_')}_not_found", f"{what} '{name}' not found")
+
+
+def describe_faults(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    """Faults of a configuration as a client reads them; values stay out, they may be secrets."""
+    return [
+        {
+            "option": fault.option,
+            "problem": fault.problem,
+            "allowed": fault.allowed,
+            "suggestion": fault.suggestion,
+            "origin": fault.origin,
+        }
+        for fault in faults
+    ]
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Turns every exception that leaves a route into the one shape."""
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_request)
+    app.add_exception_handler(FlowtunerError, _answer_flowtuner_error)
+    app.add_exception_handler(Exception, _answer_fault)
+
+
+def reply(
+    status: int, code: str, detail: object, headers: Mapping[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """A refusal as a response."""
+    return JSONResponse({"detail": detail, "code": code} | more, status, dict(headers or {}))
+
+
+def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return reply(error.status, error.code, error.detail, error.headers, **error.more)
+
+
+def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
+    return reply(error.status_code, code, error.detail, error.headers)
+
+
+def _answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    # Without `input`: what was refused may be a password.
+    faults = [{"type": each["type"], "loc": list(each["loc"]), "msg": each["msg"]} for each in error.errors()]
+    return reply(422, "invalid_request", faults)
+
+
+def _answer_flowtuner_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, ConfigError):
+        return reply(422, "invalid_configuration", str(error), errors=describe_faults(error.faults))
+    if isinstance(error, Transient):
+        return reply(503, "try_again", str(error), {"Retry-After": "5"})
+    return reply(409, "refused", str(error))
+
+
+def _answer_fault(request: Request, error: Exception) -> JSONResponse:
+    LOG.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return reply(500, "server_fault", "the server failed; its log has the details")

@@ -1,0 +1,1 @@
+"""One file per resource: what travels to and from its addresses."""

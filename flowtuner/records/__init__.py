@@ -1,0 +1,1 @@
+"""What the server remembers: users, keys, jobs and events, in SQLite or PostgreSQL."""
