@@ -8,6 +8,9 @@ IS_SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(shell for name in python3 python3.11 python3.12 python3.13; do \
 	$$name -c '$(IS_SUPPORTED)' 2>/dev/null && echo $$name && break; done)
 
+# How many processes share the default lane; each starts a Prefect server of its own.
+TEST_PROCESSES ?= 2
+
 # The server that stands for Azure in the slow tests; its folder is the tests' too (tests/fakes/azure/servers.py).
 AZURITE_VERSION := 3.37.0
 AZURITE := .azurite/node_modules/.bin/azurite-blob
@@ -18,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make demo      builds a tiny model and data set, trains, validates, publishes, and shows that it learned"
-	@echo "make test      the default test lane, under ten minutes on two cores"
+	@echo "make test      the default test lane, under five minutes on two cores"
 	@echo "make test-all  the slow tests too: kills at random steps, workers, real signals"
 	@echo "make check     format, lint, types, import rules, generated files"
 	@echo "make bench     what Flowtuner costs against hand-written loops, as ratios"
@@ -29,7 +32,7 @@ demo: $(STAMP)
 	$(BIN)/flowtuner demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-all: $(STAMP)
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),test-all]'

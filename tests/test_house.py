@@ -12,7 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("flowtuner", "flows", "tasks", "blocks")
-SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+SOURCES = sorted(
+    path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    if path.parent.name != "versions"  # migrations are written by Alembic and never changed again
+)
 HARD_FILE_LINES = 500
 HARD_FUNCTION_LINES = 80
 
