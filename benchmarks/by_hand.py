@@ -20,9 +20,7 @@ TARGETS = {
 class HandLoop:
     """A training loop for one model, its data and its optimizer."""
 
-    def __init__(
-        self, model: Model, config: TrainingConfig, device: torch.device, batch: int, is_compiled: bool
-    ) -> None:
+    def __init__(self, model: Model, config: TrainingConfig, device: torch.device, batch: int, compiled: str) -> None:
         is_full = config.model_type == "full"
         self.device, self.batch, self.family = device, batch, model.family
         self.model = model.build(torch.float32 if is_full else torch.bfloat16, device)
@@ -38,8 +36,11 @@ class HandLoop:
         betas = torch.linspace(0.0001, 0.02, 1000, device=device)
         self.signal = (1 - betas).cumprod(0)
         self.model.train()
-        if is_compiled:
+        if compiled == "whole":
             self.model.compile()
+        if compiled == "blocks":
+            for block in [*self.model.transformer_blocks, *getattr(self.model, "single_transformer_blocks", ())]:
+                block.compile()
 
     def steps(self, count: int) -> None:
         """Makes updates."""

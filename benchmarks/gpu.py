@@ -33,7 +33,16 @@ from flowtuner.options import TrainingConfig
 
 TARGET = 1.05
 MATRIX_EDGE = {"cuda": 8192, "cpu": 512}
-COLUMNS = ("case", "compiled", "steps/s", "peak GiB", "share of matrix rate", "engine over hand", "memory over hand")
+COLUMNS = (
+    "case",
+    "compiled",
+    "first step s",
+    "steps/s",
+    "peak GiB",
+    "share of matrix rate",
+    "engine over hand",
+    "memory over hand",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,8 @@ class Figures:
     step_s: float
     peak_bytes: int
     flops: float = 0.0
+    first_s: float = 0.0
+    """The first step, compilation included."""
 
 
 @dataclass
@@ -97,8 +108,8 @@ def main() -> int:
     for case in CASES:
         if wishes.only and not any(word.lower() in case.name.lower() for word in wishes.only):
             continue
-        for is_compiled in (False, True) if wishes.compile else (False,):
-            cells, ratio = run_case(case, wishes.size, device, rate, is_compiled, wishes.steps)
+        for compiled in wishes.compiled:
+            cells, ratio = run_case(case, wishes.size, device, rate, compiled, wishes.steps)
             print("| " + " | ".join(cells) + " |", flush=True)
             missed += [case.name] if ratio > TARGET and wishes.size == "real" else []
     if missed:
@@ -107,19 +118,22 @@ def main() -> int:
 
 
 def run_case(
-    case: Case, size: str, device: torch.device, rate: float, is_compiled: bool, steps: int
+    case: Case, size: str, device: torch.device, rate: float, compiled: str, steps: int
 ) -> tuple[list[str], float]:
     """Measures the engine, then the loop written by hand, each alone on the device."""
     model = MODELS[case.model][size]
+    is_compiled = compiled != "no"
     if is_compiled:
-        case = replace(case, options=case.options | {"dynamo_backend": "inductor"})
+        choice = {"dynamo_backend": "inductor", "dynamo_use_regional_compilation": compiled == "blocks"}
+        case = replace(case, options=case.options | choice)
     own = _measure(lambda: _engine_steps(case, model, device), device, steps)
-    hand = _measure(lambda: _hand_steps(case, model, device, is_compiled), device, steps, counts=not is_compiled)
+    hand = _measure(lambda: _hand_steps(case, model, device, compiled), device, steps, counts=not is_compiled)
     flops = hand.flops or _count_flops(case, model, device)
     ratio = own.step_s / hand.step_s
     cells = [
         case.name,
-        "yes" if is_compiled else "no",
+        compiled,
+        f"{own.first_s:.1f}",
         f"{1 / own.step_s:.3g}",
         f"{own.peak_bytes / 2**30:.3g}",
         f"{flops / own.step_s / rate:.0%}",
@@ -151,12 +165,18 @@ def _measure(
 
     _forget(device)
     run = build()
+    built = time.perf_counter()
     flops = 0.0
-    run(2)  # allocations, autotuning, compilation
+    run(1)
+    _wait(device)
+    first_s = time.perf_counter() - built
+    run(1)  # allocations, autotuning
     if counts:
         with FlopCounterMode(display=False) as counter:
             run(1)
         flops = float(counter.get_total_flops())
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # of the steps alone: counting takes attention apart, loading comes once
     times = []
     for _ in range(5):
         _wait(device)
@@ -167,11 +187,11 @@ def _measure(
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     del run
     _forget(device)
-    return Figures(statistics.median(times), peak, flops)
+    return Figures(statistics.median(times), peak, flops, first_s)
 
 
 def _count_flops(case: Case, model: Model, device: torch.device) -> float:
-    return _measure(lambda: _hand_steps(case, model, device, False), device, 1, counts=True).flops
+    return _measure(lambda: _hand_steps(case, model, device, "no"), device, 1, counts=True).flops
 
 
 def _engine_steps(case: Case, model: Model, device: torch.device) -> Callable[[int], None]:
@@ -188,8 +208,8 @@ def _engine_steps(case: Case, model: Model, device: torch.device) -> Callable[[i
     return lambda count: train(trainer, trainer.step + count, stop, meter)
 
 
-def _hand_steps(case: Case, model: Model, device: torch.device, is_compiled: bool) -> Callable[[int], None]:
-    loop = HandLoop(model, _configure(case), device, case.batch, is_compiled)
+def _hand_steps(case: Case, model: Model, device: torch.device, compiled: str) -> Callable[[int], None]:
+    loop = HandLoop(model, _configure(case), device, case.batch, compiled)
     return loop.steps
 
 
@@ -229,7 +249,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--size", choices=["real", "tiny"], default="real", help="tiny: to see that it runs")
     parser.add_argument("--only", nargs="*", default=[], help="only cases whose names hold one of these words")
     parser.add_argument("--steps", type=int, default=4, help="steps per measurement (default %(default)s)")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave torch.compile out")
+    parser.add_argument(
+        "--compiled",
+        nargs="*",
+        choices=["no", "blocks", "whole"],
+        default=["no", "blocks"],
+        help="what torch.compile is given: nothing, each kind of block once, the whole model (default %(default)s)",
+    )
     return parser.parse_args()
 
 

@@ -50,6 +50,7 @@ def assemble(
 ) -> Trainer:
     """Loads the model and builds everything a step needs; the same seed builds the same trainer."""
     seed_everything(seed)
+    _leave_out_cudnn_attention()
     model = _load_base(config, family, precision, device)
     part = attach(model, config, family, precision)
     parameters = part.parameters()
@@ -73,6 +74,12 @@ def assemble(
         scaler=torch.amp.GradScaler(device.type) if precision.autocast is torch.float16 else None,
         ranks=ranks,
     )
+
+
+def _leave_out_cudnn_attention() -> None:
+    # Its backward pass wrote undefined numbers, or past its memory, for Flux on an H200 with torch 2.11; flash
+    # attention, which takes its place, did not.
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _load_base(config: TrainingConfig, family: Family, precision: Precision, device: torch.device) -> torch.nn.Module:

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
 
 def compile_model(model: torch.nn.Module, config: TrainingConfig) -> None:
     """Has a model's calls compiled where the options ask for it; its weights and their names stay as they are."""
-    if config.dynamo_backend != "no":
-        model.compile(backend=config.dynamo_backend, mode=_mode(config))
+    if config.dynamo_backend == "no":
+        return
+    is_regional = config.dynamo_use_regional_compilation
+    if is_regional is None:
+        # Compiled alone for a CPU, a block of PixArt under bfloat16 gave gradients that are no numbers (torch 2.13).
+        is_regional = next(model.parameters()).is_cuda
+    for region in _regions(model) if is_regional else [model]:
+        region.compile(backend=config.dynamo_backend, mode=_mode(config))
 
 
 def uncompiled(config: TrainingConfig) -> contextlib.AbstractContextManager[object]:
@@ -23,6 +29,15 @@ def uncompiled(config: TrainingConfig) -> contextlib.AbstractContextManager[obje
         return contextlib.nullcontext()
     stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
     return stance
+
+
+def _regions(model: torch.nn.Module) -> list[torch.nn.Module]:
+    # Blocks of one class differ in their weights alone, so what is compiled for the first serves them all.
+    names = getattr(model, "_repeated_blocks", None)  # diffusers says which, for most of its models
+    if names:
+        return [module for module in model.modules() if type(module).__name__ in names]
+    rows = (module for module in model.children() if isinstance(module, torch.nn.ModuleList) and len(module) > 1)
+    return [block for row in rows if len({type(block) for block in row}) == 1 for block in row] or [model]
 
 
 def _mode(config: TrainingConfig) -> str | None:

@@ -24,14 +24,18 @@ DRAWN = {
 }
 
 
+# torch's compiler looks at the gradients of what passes between blocks, and warns of it itself.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+@pytest.mark.parametrize("regional", [None, True])
 @pytest.mark.parametrize(
     "adapter", [pytest.param({}, id="full"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)]
 )
-def test_a_compiled_run_trains_and_saves_what_a_plain_one_does(start, tiny_run, adapter):
+def test_a_compiled_run_trains_and_saves_what_a_plain_one_does(start, tiny_run, adapter, regional):
     plain = start(tiny_run | adapter, "plain")
     plain.session.train(3)
     assert not counters["stats"]
-    compiled = start(tiny_run | adapter | {"dynamo_backend": "eager"}, "compiled")
+    choice = {"dynamo_backend": "eager", "dynamo_use_regional_compilation": regional}
+    compiled = start(tiny_run | adapter | choice, "compiled")
     compiled.session.train(3)
     assert counters["stats"]["unique_graphs"] >= 1
     assert compiled.losses() == pytest.approx(plain.losses(), rel=1e-5)

@@ -43,6 +43,9 @@ class HardwareOptions(Section):
     dynamo_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None = option(
         None, "Mode of torch.compile; empty: its default."
     )
+    dynamo_use_regional_compilation: bool | None = option(
+        None, "Compiles one block of each kind instead of the whole model: the first step comes sooner. Empty: on a GPU."
+    )
     deepspeed_config: dict[str, Any] | str | None = option(None, "DeepSpeed settings.", accepted=True)
     fsdp_enable: bool = option(False, "Shards the model over GPUs (FSDP).", accepted=True)
     fsdp_version: int = option(2, "Version of FSDP.", ge=1, le=2, accepted=True)
