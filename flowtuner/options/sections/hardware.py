@@ -44,7 +44,8 @@ class HardwareOptions(Section):
         None, "Mode of torch.compile; empty: its default."
     )
     dynamo_use_regional_compilation: bool | None = option(
-        None, "Compiles one block of each kind instead of the whole model: the first step comes sooner. Empty: on a GPU."
+        None,
+        "Compiles one block of each kind instead of the whole model: the first step comes sooner. Empty: on a GPU.",
     )
     deepspeed_config: dict[str, Any] | str | None = option(None, "DeepSpeed settings.", accepted=True)
     fsdp_enable: bool = option(False, "Shards the model over GPUs (FSDP).", accepted=True)
