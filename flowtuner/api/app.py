@@ -10,15 +10,16 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from flowtuner import __version__
+from flowtuner.api.auth.limits import RateLimiter
 from flowtuner.api.deps import Requires, get_caller
 from flowtuner.api.errors import install_error_handlers
-from flowtuner.api.routes import system
+from flowtuner.api.routes import auth, system, users
 from flowtuner.api.settings import ServerSettings
 from flowtuner.records.database import Database
 
-ROUTERS: tuple[APIRouter, ...] = (system.router,)
+ROUTERS: tuple[APIRouter, ...] = (system.router, auth.router, users.router)
 # Everything else asks who is there; a route that forgets to keeps the server from starting.
-PUBLIC = frozenset({"/health"})
+PUBLIC = frozenset({"/health", *(prefix + path for prefix in (auth.PREFIX, auth.OLD_PREFIX) for path in auth.PUBLIC)})
 
 
 def create_app(settings: ServerSettings) -> FastAPI:
@@ -36,6 +37,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
 
     app = FastAPI(title="Flowtuner", version=__version__, lifespan=live)
     app.state.settings = settings
+    app.state.limiter = RateLimiter()
     install_error_handlers(app)
     for router in ROUTERS:
         # Flat, with whole paths: every route can be looked at, below and in the tests.

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from flowtuner.errors import ConfigError, Fault, FlowtunerError, Transient
@@ -35,6 +36,18 @@ class ApiError(Exception):
         self.detail = detail
         self.headers = dict(headers or {})
         self.more = more
+
+
+class Refusal(BaseModel):
+    """What a refused request is answered."""
+
+    detail: Any
+    code: str
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The refusals of a route, for the documentation."""
+    return {status: {"model": Refusal, "description": HTTPStatus(status).phrase} for status in (*statuses, 422)}
 
 
 def not_found(what: str, name: object) -> ApiError:

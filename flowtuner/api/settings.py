@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,19 @@ class ServerSettings:
     allowed_origins: tuple[str, ...] = ("http://localhost:3000", "http://localhost:8000")
     rate_limit_calls: int = 360
     rate_limit_period_s: float = 60.0
+
+    def read_setup_token(self) -> str:
+        """What the first administrator shows from elsewhere; made at the first call, readable by this user alone."""
+        path = self.home / "setup_token"
+        try:
+            return path.read_text(encoding="ascii")
+        except FileNotFoundError:
+            self.home.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+                with os.fdopen(handle, "w", encoding="ascii") as file:
+                    file.write(secrets.token_urlsafe(24))
+            return path.read_text(encoding="ascii")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, **flags: object) -> Self:

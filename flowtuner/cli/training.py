@@ -9,10 +9,10 @@ from types import MappingProxyType
 from typing import Any
 
 from flowtuner.cli.arguments import Source
-from flowtuner.cli.credentials import conceal_run
 from flowtuner.cli.findings import code_of, has_errors, load_and_inspect, tell_findings
 from flowtuner.cli.flow import FlowCall, run_flow
 from flowtuner.cli.output import tell
+from flowtuner.publishing.door import conceal_run
 
 TRAIN = "flows.train:train"
 CACHE = "flows.cache:cache"

@@ -75,6 +75,14 @@ class Database:
         with self._writers.begin() as session:
             yield session
 
+    @contextlib.contextmanager
+    def alone(self, purpose: str) -> Iterator[Session]:
+        """A writing session that no other with the same purpose runs beside, in whichever server."""
+        with self.writing() as session:
+            if not self.is_sqlite:  # there one writer at a time is the rule anyway
+                session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:purpose))"), {"purpose": purpose})
+            yield session
+
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()

@@ -1,15 +1,18 @@
-"""A server in this process, on a fresh database."""
+"""A server in this process, on a fresh database, and people who talk to it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from flowtuner.api.app import create_app
 from flowtuner.api.settings import ServerSettings
+
+PASSWORD = "your-secure-password"
 
 
 @pytest.fixture
@@ -25,7 +28,51 @@ def settings(tmp_path: Path) -> ServerSettings:
 
 
 @pytest.fixture
-def local(settings: ServerSettings) -> Iterator[TestClient]:
+def app(settings: ServerSettings) -> FastAPI:
+    return create_app(settings)
+
+
+@pytest.fixture
+def local(app: FastAPI) -> Iterator[TestClient]:
     """A client on the server's own machine, before anybody has an account."""
-    with TestClient(create_app(settings), base_url="http://localhost:8001", client=("127.0.0.1", 5000)) as client:
+    with TestClient(app, base_url="http://localhost:8001", client=("127.0.0.1", 5000)) as client:
         yield client
+
+
+@pytest.fixture
+def remote(app: FastAPI, local: TestClient) -> TestClient:
+    """A client on another machine, without credentials."""
+    return TestClient(app, base_url="http://training.example.com", client=("192.0.2.7", 5000))
+
+
+@pytest.fixture
+def as_level(app: FastAPI, local: TestClient) -> Callable[[str], TestClient]:
+    """Clients with a key of a fresh user of a level; the first call makes the administrator."""
+    made: dict[str, TestClient] = {}
+
+    def enter(level: str) -> TestClient:
+        if level not in made:
+            made[level] = _enter(app, local, level, made)
+        return made[level]
+
+    return enter
+
+
+def _enter(app: FastAPI, local: TestClient, level: str, made: dict[str, TestClient]) -> TestClient:
+    if "admin" not in made:
+        admin = TestClient(app, base_url="http://localhost:8001", client=("127.0.0.1", 5001))
+        wanted = {"email": "admin@example.com", "username": "admin", "password": PASSWORD}
+        assert admin.post("/api/auth/setup/first-admin", json=wanted).status_code == 200
+        made["admin"] = admin
+    if level == "admin":
+        return made["admin"]
+    wanted = {
+        "email": f"{level}@example.com",
+        "username": level,
+        "password": PASSWORD,
+        "level_names": [level],
+    }
+    assert made["admin"].post("/api/users", json=wanted).status_code == 201
+    client = TestClient(app, base_url="http://localhost:8001", client=("127.0.0.1", 5002))
+    assert client.post("/api/auth/login", json={"username": level, "password": PASSWORD}).status_code == 200
+    return client

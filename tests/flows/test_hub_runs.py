@@ -12,7 +12,7 @@ import pytest
 from blocks.huggingface import HuggingFaceDestination
 from flows.publish import publish
 from flows.train import train
-from flowtuner.cli.credentials import conceal_run
+from flowtuner.publishing.door import conceal_run
 from flowtuner.errors import ConfigError, PublishError
 from flowtuner.options import load
 from flowtuner.publishing.hub import hub_entry

@@ -39,8 +39,8 @@ def run(argv: Sequence[str]) -> int:
         tell_findings(findings)
         return code_of(findings)
 
-    from flowtuner.cli.credentials import conceal_destinations
     from flowtuner.cli.flow import FlowCall, run_flow
+    from flowtuner.publishing.door import conceal_destinations
 
     asked: dict[str, Any] = {"path": str(folder), "destinations": wanted or None}
     parameters = asked | {"everything": known.all, "repair": verb == "repair"}
