@@ -13,11 +13,11 @@ from flowtuner import __version__
 from flowtuner.api.auth.limits import RateLimiter
 from flowtuner.api.deps import Requires, get_caller
 from flowtuner.api.errors import install_error_handlers
-from flowtuner.api.routes import auth, system, users
+from flowtuner.api.routes import auth, configs, datasets, system, users
 from flowtuner.api.settings import ServerSettings
 from flowtuner.records.database import Database
 
-ROUTERS: tuple[APIRouter, ...] = (system.router, auth.router, users.router)
+ROUTERS: tuple[APIRouter, ...] = (system.router, auth.router, users.router, configs.router, datasets.router)
 # Everything else asks who is there; a route that forgets to keeps the server from starting.
 PUBLIC = frozenset({"/health", *(prefix + path for prefix in (auth.PREFIX, auth.OLD_PREFIX) for path in auth.PUBLIC)})
 

@@ -14,7 +14,9 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from flowtuner.errors import ConfigError, Fault, FlowtunerError, Transient
+from flowtuner.jobs.environments import EnvironmentRefused
 
+ENVIRONMENT_STATUSES = {"missing": 404, "name": 400, "present": 409, "changed": 412, "broken": 409}
 LOG = logging.getLogger(__name__)
 
 
@@ -106,6 +108,8 @@ def _answer_invalid_request(request: Request, error: Exception) -> JSONResponse:
 def _answer_flowtuner_error(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, ConfigError):
         return reply(422, "invalid_configuration", str(error), errors=describe_faults(error.faults))
+    if isinstance(error, EnvironmentRefused):
+        return reply(ENVIRONMENT_STATUSES[error.reason], f"configuration_{error.reason}", str(error))
     if isinstance(error, Transient):
         return reply(503, "try_again", str(error), {"Retry-After": "5"})
     return reply(409, "refused", str(error))

@@ -6,10 +6,11 @@ import contextlib
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from flowtuner.api.uploads import UploadLimits
 from flowtuner.jobs.server import default_home
 
 HOST = "127.0.0.1"
@@ -32,6 +33,7 @@ class ServerSettings:
     allowed_origins: tuple[str, ...] = ("http://localhost:3000", "http://localhost:8000")
     rate_limit_calls: int = 360
     rate_limit_period_s: float = 60.0
+    upload_limits: UploadLimits = field(default_factory=UploadLimits)
 
     def read_setup_token(self) -> str:
         """What the first administrator shows from elsewhere; made at the first call, readable by this user alone."""

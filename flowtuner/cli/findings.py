@@ -2,46 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowtuner.cli.exits import Exit, code_for
 from flowtuner.cli.output import tell, write, write_json
-from flowtuner.errors import WOULD_LOSE_RESULTS, ConfigError
+from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
     from flowtuner.cli.arguments import Source
     from flowtuner.engine.preflight import Finding
-    from flowtuner.errors import Fault
     from flowtuner.options import LoadedConfig
-
-
-def collect_findings(loaded: LoadedConfig, *, will_publish: bool = True) -> list[Finding]:
-    """Looks at the model, the data, the disk, the resume point and the destinations; starts nothing."""
-    from flowtuner.engine.preflight import inspect_run
-
-    return [*inspect_run(loaded), *(_inspect_publishing(loaded) if will_publish else ())]
 
 
 def inspect_destinations(entries: Sequence[Mapping[str, Any]] | None, output_dir: Path) -> list[Finding]:
     """Checks where results are to be published, down to a small file that is written, read and deleted."""
     if not entries:
         return []
+    from flowtuner.jobs.inspection import findings_of
     from flowtuner.publishing.preflight import probe_destinations
     from flowtuner.publishing.registry import open_destinations
 
     # A stored block is in the Prefect server, which may not be running yet: the run's first task looks.
     inline = [entry for entry in entries if "block" not in entry]
     try:
-        return _findings_of(probe_destinations(open_destinations(inline), output_dir).faults)
+        return findings_of(probe_destinations(open_destinations(inline), output_dir).faults)
     except ConfigError as error:
-        return _findings_of(error.faults)
+        return findings_of(error.faults)
 
 
 def load_and_inspect(source: Source, *, will_publish: bool = True) -> tuple[LoadedConfig | None, list[Finding]]:
     """Loads the options and inspects the run; if the options are wrong, their faults are the findings."""
     from flowtuner.engine.preflight import Finding
+    from flowtuner.jobs.inspection import collect_findings
     from flowtuner.publishing.checks import check_publishing
 
     try:
@@ -80,28 +74,6 @@ def report_findings(loaded: LoadedConfig | None, findings: Sequence[Finding], as
         tell_findings(findings)
         write(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}. {_verdict(loaded, errors)}")
     return code_of(findings)
-
-
-def _inspect_publishing(loaded: LoadedConfig) -> Iterator[Finding]:
-    from flowtuner.engine.preflight import Finding, estimate_checkpoint
-    from flowtuner.publishing.preflight import inspect_publishing
-
-    found = inspect_publishing(loaded, estimate_checkpoint(loaded.config), opens_blocks=False)
-    yield from _findings_of(found.faults)
-    for warning in found.warnings:
-        option, _, message = warning.partition(": ")
-        yield Finding("warning", option, message)
-
-
-def _findings_of(faults: Iterable[Fault]) -> list[Finding]:
-    from flowtuner.engine.preflight import Finding
-
-    return [
-        Finding("error", fault.option, str(fault).removeprefix(f"{fault.option}: "))
-        if fault.option == WOULD_LOSE_RESULTS
-        else Finding("error", "publishing", str(fault))
-        for fault in faults
-    ]
 
 
 def _plan_of(loaded: LoadedConfig | None) -> dict[str, Any]:
