@@ -11,8 +11,8 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows.train import train
-from flowtuner.publishing.door import conceal_destinations, conceal_options
 from flowtuner.errors import ConfigError
+from flowtuner.publishing.door import conceal_destinations, conceal_options
 from flowtuner.publishing.registry import check_entries, keep_credentials, open_destinations
 from tests.fakes.s3.servers import KEYS, REGION, moto
 

@@ -12,9 +12,9 @@ import pytest
 from blocks.huggingface import HuggingFaceDestination
 from flows.publish import publish
 from flows.train import train
-from flowtuner.publishing.door import conceal_run
 from flowtuner.errors import ConfigError, PublishError
 from flowtuner.options import load
+from flowtuner.publishing.door import conceal_run
 from flowtuner.publishing.hub import hub_entry
 from tests.blocks.conftest import ignore, leave_sign_in_alone, take_checkpoint
 from tests.fakes.hub.accounts import ALICE, ALICE_READS
