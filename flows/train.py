@@ -54,8 +54,9 @@ def _train(run: Run) -> dict[str, Any]:
     step, loss, saved_steps = position.step, None, [position.step]
 
     for leg in run.legs(position):
-        loss = train_leg(run.engine, leg.until).loss
-        step = leg.until
+        while (trained := train_leg(run.engine, leg.until)).step < leg.until:
+            saved_steps.append(run.obey(trained.step, saved_steps[-1]))
+        step, loss = leg.until, trained.loss
         if leg.saves:
             run.publish_later(save_checkpoint(run.engine, step, run.unpublished()))
             saved_steps.append(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import httpx
@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 
 from tasks.grace import Grace
 
-POLL_S = 3.0
+POLL_S = 2.0
 CANCELLED = {StateType.CANCELLING, StateType.CANCELLED}
 
 
@@ -29,8 +29,11 @@ class RunCancelledError(Exception):
 
 
 @contextlib.contextmanager
-def watched_for_cancel(grace: Grace, poll_s: float = POLL_S) -> Iterator[None]:
-    """Stops the run once its flow run is cancelling; a worker that died cannot do it."""
+def watched_for_cancel(grace: Grace, look: Callable[[UUID], None], poll_s: float = POLL_S) -> Iterator[None]:
+    """Stops the run once its flow run is cancelling; a worker that died cannot do it.
+
+    While it is at it, it has `look` see what else somebody wants of the run.
+    """
     run_id = flow_run.get_id()
     if run_id is None or threading.current_thread() is not threading.main_thread():
         yield  # without a signal handler of ours a SIGTERM would end the process before anything is saved
@@ -38,7 +41,7 @@ def watched_for_cancel(grace: Grace, poll_s: float = POLL_S) -> Iterator[None]:
     stop = threading.Event()
     context = contextvars.copy_context()
     watcher = threading.Thread(
-        target=context.run, args=(_watch, UUID(run_id), grace, stop, poll_s), name="cancel-watch", daemon=True
+        target=context.run, args=(_watch, UUID(run_id), grace, look, stop, poll_s), name="cancel-watch", daemon=True
     )
     watcher.start()
     try:
@@ -74,8 +77,9 @@ def is_cancelled(run_id: str | None) -> bool:
     return state is not None and state.type in CANCELLED
 
 
-def _watch(run_id: UUID, grace: Grace, stop: threading.Event, poll_s: float) -> None:
+def _watch(run_id: UUID, grace: Grace, look: Callable[[UUID], None], stop: threading.Event, poll_s: float) -> None:
     while not stop.wait(poll_s):
         if is_cancelled(str(run_id)) and not stop.is_set():
             grace.ask("cancelled", is_repeated=True)  # the worker, if it lives, sends a signal of its own
             return
+        look(run_id)

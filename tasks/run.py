@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from flowtuner.engine.checkpoints import NAME, list_checkpoints
 from flowtuner.engine.events import STATUS, EventLog
 from flowtuner.engine.launch import Engine
+from flowtuner.engine.orders import CHECKPOINT, VALIDATE
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
 from flowtuner.errors import PublishError
@@ -24,8 +25,10 @@ from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.memory import remember_entries
 from flowtuner.publishing.snapshot import WHOLE, claimed_spool
 from tasks.cancellation import RunCancelledError, is_cancelled, limited, watched_for_cancel
+from tasks.checkpoint import save_checkpoint
 from tasks.grace import Grace, Reason
 from tasks.ledger import Ledger
+from tasks.orders import Orders
 from tasks.outbox import Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
@@ -50,6 +53,7 @@ class Run:
     origin: Origin
     checked: CheckedRun
     scripts: Scripts
+    orders: Orders
 
     def go_on(self) -> None:
         """Brings the checkpoint here that the run goes on from, if it is not on this disk."""
@@ -70,6 +74,20 @@ class Run:
             self.scripts.validate(step, self.newest_checkpoint())
         else:
             validate(self.engine, step)
+
+    def obey(self, step: int, saved_step: int) -> int:
+        """Carries out what people asked for meanwhile; answers with the step that the newest checkpoint holds."""
+        asked = self.orders.take()
+        if wishes := asked.get(CHECKPOINT):
+            if saved_step != step:
+                self.publish_later(save_checkpoint(self.engine, step, self.unpublished()))
+            self.orders.done(wishes, f"done: step {step} is saved")
+            saved_step = step
+        if wishes := asked.get(VALIDATE):
+            self.validate(step)
+            self.publish_folder_later(step)
+            self.orders.done(wishes, f"done at step {step}")
+        return saved_step
 
     def outcome(self, step: int, loss: float | None, release: Checkpoint | None, at_risk: int) -> Outcome:
         """What the report says of the run, once the user's scripts have ended too."""
@@ -138,7 +156,8 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
         outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit, Ledger(spec.event_log))
         scripts = Scripts(config, spec.output_dir, events)
         outbox.ledger.when_verified(scripts.after_upload)
-        run = Run(spec, engine, outbox, Origin.of(spec), checked, scripts)
+        orders = Orders(events, engine.pause)
+        run = Run(spec, engine, outbox, Origin.of(spec), checked, scripts, orders)
         remember_entries(spec.output_dir, publishing_entries(config))
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
         for warning in checked.warnings:
@@ -149,7 +168,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
             outbox,
             grace,
             _left_in_order(run, grace),
-            watched_for_cancel(grace),
+            watched_for_cancel(grace, orders.look),
             limited(grace, config.max_runtime),
         ):
             engine.start()

@@ -20,9 +20,9 @@ def load_model(engine: Engine) -> Position:
 
 @engine_task("train to step {until}")
 def train_leg(engine: Engine, until: int) -> TrainReport:
-    """Trains to the end of a leg; after a crash of the engine, again from its newest checkpoint to the same step."""
-    report = engine.train(until)
-    if report.step < until:
+    """Trains to the end of a leg, or until somebody asks for something; after a crash, from the newest checkpoint."""
+    report = engine.train(until, pausable=True)
+    if report.step < until and not report.paused:
         raise EngineDied(f"the engine was stopped from outside at step {report.step} of {until}")
     get_run_logger().info("step %d, loss %.4f", report.step, report.loss)
     return report

@@ -2,41 +2,73 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from typing import Protocol
 
 from fastapi import APIRouter, FastAPI
+from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from flowtuner import __version__
+from flowtuner.api.auth.caller import has_users
 from flowtuner.api.auth.limits import RateLimiter
+from flowtuner.api.board import Board
 from flowtuner.api.deps import Requires, get_caller
 from flowtuner.api.errors import install_error_handlers
-from flowtuner.api.routes import auth, configs, datasets, system, users
+from flowtuner.api.routes import auth, configs, datasets, events, queue, system, training, users
 from flowtuner.api.settings import ServerSettings
+from flowtuner.jobs.loop import JobsLoop
 from flowtuner.records.database import Database
 
-ROUTERS: tuple[APIRouter, ...] = (system.router, auth.router, users.router, configs.router, datasets.router)
+EVERYWHERE = "0.0.0.0"  # noqa: S104
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MODULES = (system, auth, users, configs, datasets, training, events, queue)
+ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)
 # Everything else asks who is there; a route that forgets to keeps the server from starting.
-PUBLIC = frozenset({"/health", *(prefix + path for prefix in (auth.PREFIX, auth.OLD_PREFIX) for path in auth.PUBLIC)})
+PUBLIC = frozenset(
+    {"/health", "/ready", *(prefix + path for path in auth.PUBLIC for prefix in (auth.PREFIX, auth.OLD_PREFIX))}
+)
 
 
-def create_app(settings: ServerSettings) -> FastAPI:
-    """A server over these settings; its database is opened and brought up to date when it starts."""
+class Services(Protocol):
+    """What a server needs beside itself: Prefect, and a worker."""
+
+    def start(self, jobs: JobsLoop) -> None:
+        """Begins; starts the jobs once everything is there."""
+
+    def describe_fault(self) -> str | None:
+        """Why jobs cannot run yet; None once they can."""
+
+
+def create_app(settings: ServerSettings, services: Services | None = None) -> FastAPI:
+    """A server over these settings; its database is opened and brought up to date when it starts.
+
+    Its jobs begin once the services say that Prefect is there; without services somebody else starts them.
+    """
 
     @contextlib.asynccontextmanager
     async def live(app: FastAPI) -> AsyncIterator[None]:
         database = Database(settings.database_url)
         database.migrate()
-        app.state.database = database
+        board = Board(database, settings.home)
+        board.open()
+        jobs = JobsLoop(database, settings.home, board.tell)
+        app.state.database, app.state.board, app.state.jobs = database, board, jobs
+        app.state.closing = asyncio.Event()
+        if services:
+            services.start(jobs)
         try:
             yield
         finally:
+            app.state.closing.set()
+            await run_in_threadpool(jobs.close)
             database.close()
 
     app = FastAPI(title="Flowtuner", version=__version__, lifespan=live)
-    app.state.settings = settings
+    app.state.settings, app.state.services = settings, services
     app.state.limiter = RateLimiter()
     install_error_handlers(app)
     for router in ROUTERS:
@@ -44,6 +76,22 @@ def create_app(settings: ServerSettings) -> FastAPI:
         app.router.routes.extend(router.routes)
     refuse_open_routes(app)
     return app
+
+
+def choose_host(settings: ServerSettings, *, is_given: bool) -> tuple[str, bool]:
+    """Where to listen, and whether the first administrator needs the set-up token there.
+
+    Until there is an administrator that is this machine alone, unless somebody asks for another address.
+    """
+    database = Database(settings.database_url)
+    try:
+        database.migrate()
+        with database.reading() as session:
+            has_admin = has_users(session)
+    finally:
+        database.close()
+    host = settings.host if is_given or not has_admin else EVERYWHERE
+    return host, not has_admin and host not in LOOPBACK
 
 
 def refuse_open_routes(app: FastAPI) -> None:

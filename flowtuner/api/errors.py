@@ -28,6 +28,7 @@ class ApiError(Exception):
         status: int,
         code: str,
         detail: str,
+        /,
         *,
         headers: Mapping[str, str] | None = None,
         **more: Any,
@@ -81,7 +82,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def reply(
-    status: int, code: str, detail: object, headers: Mapping[str, str] | None = None, **more: Any
+    status: int, code: str, detail: object, headers: Mapping[str, str] | None = None, /, **more: Any
 ) -> JSONResponse:
     """A refusal as a response."""
     return JSONResponse({"detail": detail, "code": code} | more, status, dict(headers or {}))

@@ -111,10 +111,15 @@ class Engine:
         self._is_prepared = True
         return position
 
-    def train(self, until: int) -> TrainReport:
-        """Trains up to a step; after a crash of the worker this first resumes."""
+    def train(self, until: int, *, pausable: bool = False) -> TrainReport:
+        """Trains up to a step, or to a pause that is asked for; after a crash of the worker this first resumes."""
         self._revive()
-        return TrainReport(**self._call("train", until=until))
+        return TrainReport(**self._call("train", until=until, pausable=pausable))
+
+    def pause(self) -> None:
+        """Has the training under way, or the next, return after its step; nothing is saved or lost."""
+        if self._worker:
+            self._worker.send({"id": 0, "name": "pause", "arguments": {}})
 
     def save_checkpoint(self, held: Sequence[str] = ()) -> Checkpoint:
         """Saves a complete checkpoint of the present step; the older ones that are held are not rotated away."""

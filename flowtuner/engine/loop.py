@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from flowtuner.engine.seed import capture_states, mix, restore_states
 from flowtuner.options import TrainingConfig
 
 NOISE = 1
+NEVER = threading.Event()
+"""A wish that nobody has."""
 
 
 @dataclass
@@ -56,12 +59,15 @@ class Trainer:
         return self.ema.swapped() if self.ema else averaged_weights(self.optimizer)
 
 
-def train(trainer: Trainer, until: int, stop: Wish, meter: Meter) -> None:
-    """Makes optimizer updates up to step `until`, or until `stop` is set: a step cut short counts for nothing."""
-    stop = trainer.ranks.together(stop)
+def train(trainer: Trainer, until: int, stop: Wish, meter: Meter, pause: Wish = NEVER) -> None:
+    """Makes optimizer updates up to step `until`, or until `stop` is set: a step cut short counts for nothing.
+
+    A `pause` lets the step under way finish.
+    """
+    stop, pause = trainer.ranks.together(stop), trainer.ranks.together(pause)
     trainer.model.train()
     trainer.optimizer.zero_grad(set_to_none=True)  # of a step that was cut short
-    while trainer.step < until and not stop.is_set():
+    while trainer.step < until and not stop.is_set() and not pause.is_set():
         loss = accumulate_gradients(trainer, stop)
         if loss is None:
             break

@@ -108,11 +108,12 @@ class Position:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """What one leg reached; `stopped` says that it ended early because somebody asked."""
+    """What one leg reached; `stopped` and `paused` say that it ended early because somebody asked."""
 
     step: int
     loss: float
     stopped: bool
+    paused: bool = False
 
 
 @dataclass(frozen=True)

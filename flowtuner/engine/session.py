@@ -20,7 +20,7 @@ from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
 from flowtuner.engine.library import Library
 from flowtuner.engine.lock import OutputLock
-from flowtuner.engine.loop import Trainer, train
+from flowtuner.engine.loop import NEVER, Trainer, train
 from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.plan import count_steps, steps_per_epoch
 from flowtuner.engine.precision import Precision, resolve_precision
@@ -36,8 +36,16 @@ Emit = Callable[[str, dict[str, Any]], None]
 class Session:
     """Obeys one order at a time; holds the model from the first leg to the last."""
 
-    def __init__(self, spec: RunSpec, emit: Emit, stop: threading.Event, ranks: Ranks = Ranks()) -> None:  # noqa: B008
+    def __init__(
+        self,
+        spec: RunSpec,
+        emit: Emit,
+        stop: threading.Event,
+        ranks: Ranks = Ranks(),  # noqa: B008
+        pause: threading.Event | None = None,
+    ) -> None:
         self._ranks = ranks
+        self._pause = pause or threading.Event()
         self.config = spec.loaded.config
         self.output_dir = spec.output_dir
         self._spec = spec
@@ -114,12 +122,16 @@ class Session:
             self._capsule.save(self.output_dir)
         return {"step": trainer.step, "total_steps": total_steps, "steps_per_epoch": in_epoch}
 
-    def train(self, until: int) -> dict[str, Any]:
-        """Trains up to a step, or to the next step if a stop was asked for."""
+    def train(self, until: int, pausable: bool = False) -> dict[str, Any]:
+        """Trains up to a step, or to the next step if a stop or a pause was asked for."""
         trainer, meter = self._ready()
         meter.restart_clock()
-        train(trainer, until, self._stop, meter)
-        return {"step": trainer.step, "loss": meter.loss, "stopped": trainer.step < until}
+        train(trainer, until, self._stop, meter, self._pause if pausable else NEVER)
+        is_short = trainer.step < until
+        is_paused = pausable and self._pause.is_set()
+        if pausable:
+            self._pause.clear()
+        return {"step": trainer.step, "loss": meter.loss, "stopped": is_short and not is_paused, "paused": is_paused}
 
     def save_checkpoint(self, held: Sequence[str] | None = None) -> dict[str, Any]:
         """Saves the present step, then lets the oldest checkpoints go, but not those that are still being published."""

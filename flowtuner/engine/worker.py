@@ -44,10 +44,11 @@ class Channel:
 
 
 class Orders:
-    """The way down: a queue of commands, and the wish to stop, which overtakes them."""
+    """The way down: a queue of commands, and the wishes to stop and to pause, which overtake them."""
 
     def __init__(self, file: IO[str]) -> None:
         self.stop = threading.Event()
+        self.pause = threading.Event()
         self._file = file
         self._queue: queue.Queue[Command | None] = queue.Queue()
         signal.signal(signal.SIGTERM, self._on_signal)
@@ -69,6 +70,9 @@ class Orders:
             command = Command(**json.loads(line))
             if command.name == "stop":
                 break
+            if command.name == "pause":
+                self.pause.set()
+                continue
             self._queue.put(command)
         self.stop.set()
 
@@ -89,7 +93,7 @@ def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
     from flowtuner.engine.ranks import join  # brings torch: after the signal handlers, so that a stop is heard
     from flowtuner.engine.session import Session
 
-    session = Session(spec, channel.emit, orders.stop, join(0, world))
+    session = Session(spec, channel.emit, orders.stop, join(0, world), orders.pause)
     logging.getLogger(__name__).info("run %s ready after %.1f s", spec.run_id, time.monotonic() - started)
     while command := orders.next():
         channel.emit("reply", _answer(session, command, crew))

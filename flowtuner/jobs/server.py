@@ -19,8 +19,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -48,6 +48,8 @@ class ServerAddress:
     ui_url: str
     auth: str | None
     is_ours: bool
+    revive: Callable[[], bool] = field(default=lambda: False, compare=False)
+    """Starts a server of ours again if it died; whether it had to."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def prefect_server(home: Path | None = None, start_timeout_s: float = START_TIME
     folder.mkdir(parents=True, exist_ok=True)
     server = _Server(folder)
     with server.held(start_timeout_s) as record, _environment(server.client_environment(record)):
-        yield ServerAddress(_api_url(record.port), f"http://{LOOPBACK}:{record.port}", server.auth, is_ours=True)
+        ui_url = f"http://{LOOPBACK}:{record.port}"
+        yield ServerAddress(_api_url(record.port), ui_url, server.auth, is_ours=True, revive=server.revive)
 
 
 def default_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -96,6 +99,17 @@ class _Server:
                 _let_prefect_finish()
                 with self._turn():
                     self._leave(users)
+
+    def revive(self) -> bool:
+        """Starts the server again, on the same port and database, if its process is gone."""
+        with self._turn():
+            record = self._read_record()
+            if self._process is not None:
+                self._process.poll()  # a child that was killed is there until somebody asks
+            if record and _is_prefect(record.pid):
+                return False
+            self._start(START_TIMEOUT_S)
+            return True
 
     def client_environment(self, record: _Record) -> dict[str, str]:
         loopback = f"{LOOPBACK},localhost"

@@ -23,6 +23,7 @@ from flowtuner.api.schemas.configs import (
     NewName,
 )
 from flowtuner.engine.families import supported
+from flowtuner.jobs import starting
 from flowtuner.jobs.environments import (
     DATALOADER,
     DEFAULT,
@@ -32,11 +33,11 @@ from flowtuner.jobs.environments import (
     starter_dataloader,
 )
 from flowtuner.jobs.inspection import inspect_values
+from flowtuner.jobs.starting import ACTIVE_SETTING
 from flowtuner.options.redaction import hide_secrets
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Setting
 
-ACTIVE = "active_environment"
 VIEW = [Depends(Requires("config.view"))]
 CREATE = [Depends(Requires("config.create"))]
 EDIT = [Depends(Requires("config.edit.own"))]
@@ -156,7 +157,7 @@ def activate(name: str, store: Store, database: DatabaseDep) -> dict[str, str]:
     """Makes an environment the one that forms start from."""
     found = store.read(name.removesuffix(".json"))
     with database.writing() as session:
-        session.merge(Setting(name=ACTIVE, value=found.name))
+        session.merge(Setting(name=ACTIVE_SETTING, value=found.name))
     return {"message": f"Configuration '{found.name}' is now active", "active": found.name}
 
 
@@ -211,7 +212,7 @@ def rename_config(name: str, wanted: NewName, store: Store, database: DatabaseDe
     made = store.rename(name, wanted.new_name)
     if read_active(database) == name:
         with database.writing() as session:
-            session.merge(Setting(name=ACTIVE, value=made.name))
+            session.merge(Setting(name=ACTIVE_SETTING, value=made.name))
     return {"message": f"Configuration '{name}' renamed to '{made.name}'", "metadata": made.metadata}
 
 
@@ -232,8 +233,7 @@ def validate_config(name: str, store: Store) -> dict[str, Any]:
 def read_active(database: Database) -> str | None:
     """The name of the active environment."""
     with database.reading() as session:
-        setting = session.get(Setting, ACTIVE)
-        return str(setting.value) if setting and setting.value else None
+        return starting.read_active(session)
 
 
 def _first_options(wanted: NewEnvironment, name: str, store: EnvironmentStore) -> dict[str, Any]:

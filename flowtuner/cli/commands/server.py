@@ -1,98 +1,118 @@
-"""`flowtuner server`: a local Prefect server, a worker and all deployments, until Ctrl-C."""
+"""`flowtuner server`: the HTTP API, with a Prefect server, a worker and all deployments beside it, until Ctrl-C."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import logging
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 
 from flowtuner.cli.arguments import make_parser
+from flowtuner.cli.certificate import write_certificate
 from flowtuner.cli.exits import Exit
 from flowtuner.cli.output import tell, write
-from flowtuner.cli.processes import RUN, find_children
-from flowtuner.cli.reach import require_answer
-from flowtuner.engine.launch import wait_for_end
-from flowtuner.jobs.server import ServerAddress, prefect_server
+from flowtuner.cli.services import LocalServices
+from flowtuner.errors import FlowtunerError
+from flowtuner.jobs.server import ServerAddress
 
-STOP_GRACE_S = 30.0
+DRAIN_S = 5
 
 
 def run(argv: Sequence[str]) -> int:
     """Serves until it is told to stop."""
-    parser = make_parser("server", "Runs a local Prefect server, a worker and all deployments.")
-    parser.add_argument("--working-dir", metavar="FOLDER", type=Path, help="where config/ is (default: here)")
-    known = parser.parse_args(argv)
-    tell("starting the Prefect server ...")
-    with contextlib.suppress(KeyboardInterrupt), _stopped_by_sigterm(), prefect_server() as address:
-        if not address.is_ours:
-            require_answer(address.api_url)
-        from flowtuner.jobs.deploy import deploy
+    known = _parse(argv)
+    if known.working_dir:
+        os.chdir(known.working_dir)
+    from flowtuner.api.settings import ServerSettings
 
-        report = deploy(known.working_dir)
-        with _worker(report.work_pool) as worker:
-            _tell_address(address, report.deployments)
-            code = worker.wait()
-        tell(f"flowtuner: the worker ended with exit code {code}")
-        return Exit.FAILED
-    return Exit.OK
+    certificate = _certificate(known, ServerSettings.from_environment().home)
+    settings = ServerSettings.from_environment(host=known.host, port=known.port, is_tls=certificate is not None)
+    if known.env:
+        _require_environment(known.env, settings.config_dir)
+    return _serve(known, settings, certificate)
 
 
-def _tell_address(address: ServerAddress, deployments: Sequence[str]) -> None:
+def _serve(known: argparse.Namespace, settings: object, certificate: tuple[Path, Path] | None) -> int:
+    import uvicorn
+
+    from flowtuner.api.app import choose_host, create_app
+    from flowtuner.api.settings import ServerSettings
+
+    assert isinstance(settings, ServerSettings)
+    host, needs_token = choose_host(settings, is_given=bool(known.host or os.environ.get("SIMPLETUNER_HOST")))
+    scheme = "https" if certificate else "http"
+    write(f"API:          {scheme}://{host}:{settings.port}   (docs at /docs)")
+    if needs_token:
+        write(f"Set-up token: {settings.read_setup_token()}   (as X-Setup-Token, for the first administrator)")
+    services = LocalServices(settings.working_dir, _tell_ready)
+    app = create_app(settings, services)
+    app.state.first_environment = known.env
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=settings.port,
+        log_level="warning",
+        timeout_graceful_shutdown=DRAIN_S,
+        ws="websockets-sansio",
+        ssl_keyfile=str(certificate[0]) if certificate else None,
+        ssl_certfile=str(certificate[1]) if certificate else None,
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    server = uvicorn.Server(config)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run()
+    finally:
+        with _undisturbed():
+            services.close()
+    return Exit.OK if server.started else Exit.FAILED
+
+
+def _tell_ready(address: ServerAddress, deployments: Sequence[str]) -> None:
     write(f"Prefect UI:   {address.ui_url}")
     if address.auth:
         write(f"Password:     {address.auth}")
-    write(f"API:          PREFECT_API_URL={address.api_url}")
+    write(f"Prefect API:  PREFECT_API_URL={address.api_url}")
     write(f"Deployments:  {', '.join(deployments)}")
-    write("Ctrl-C stops the worker and the server; runs under way save a checkpoint.")
+    write("Ready. Ctrl-C stops everything; runs under way save a checkpoint.")
+
+
+def _require_environment(name: str, config_dir: Path) -> None:
+    from flowtuner.jobs.environments import EnvironmentStore
+
+    EnvironmentStore(config_dir).read(name)
+
+
+def _certificate(known: argparse.Namespace, home: Path) -> tuple[Path, Path] | None:
+    if bool(known.ssl_key) != bool(known.ssl_cert):
+        raise FlowtunerError("--ssl-key and --ssl-cert belong together: give both, or --ssl alone for one made here")
+    if known.ssl_key:
+        return known.ssl_key, known.ssl_cert
+    return write_certificate(home / "tls") if known.ssl else None
 
 
 @contextlib.contextmanager
-def _worker(pool: str) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-    # A session of its own: Ctrl-C must not reach the runs twice.
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        yield process
-    finally:
-        try:
-            _stop_runs(process.pid)
-        finally:  # also after a second Ctrl-C
-            _end(process)
-
-
-def _stop_runs(worker: int) -> None:
-    # Before their worker, which would kill them, and while the server is there to be told how they ended.
-    runs = find_children(worker, RUN)
-    if runs:
-        tell("stopping the runs under way: they save a checkpoint ...")
-    for pid in runs:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGTERM)
-    for pid in runs:
-        wait_for_end(pid, STOP_GRACE_S)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-
-
-@contextlib.contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _undisturbed() -> Iterator[None]:
+    # A second Ctrl-C hurries nobody: the runs are saving.
     try:
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    except KeyboardInterrupt:
+        tell("stopping; the runs under way save a checkpoint first")
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = make_parser("server", "Serves the HTTP API, with Prefect, a worker and all deployments beside it.")
+    parser.add_argument(
+        "-H", "--host", help="address to listen on (default: 127.0.0.1; all once there is an administrator)"
+    )
+    parser.add_argument("-p", "--port", type=int, help="port to listen on (default: SIMPLETUNER_PORT, or 8001)")
+    parser.add_argument("-e", "--env", metavar="NAME", help="train this environment as soon as everything is ready")
+    parser.add_argument("--mode", choices=["unified"], default="unified", help="all in one: the only mode")
+    parser.add_argument("--ssl", action="store_true", help="serve https; a certificate is made if none is given")
+    parser.add_argument("--ssl-key", metavar="FILE", type=Path, help="private key, PEM")
+    parser.add_argument("--ssl-cert", metavar="FILE", type=Path, help="certificate, PEM")
+    parser.add_argument("--ssl-no-verify", action="store_true", help="accepted: a client's matter")
+    parser.add_argument("--working-dir", metavar="FOLDER", type=Path, help="where config/ is (default: here)")
+    return parser.parse_args(argv)

@@ -22,9 +22,9 @@ from flowtuner.engine.events import CHECKPOINT, METRIC, PROGRESS, STAGE, VALIDAT
 class Session:
     """Answers the same orders as the real session."""
 
-    def __init__(self, spec, emit, stop, ranks=None) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, spec, emit, stop, ranks=None, pause=None) -> None:  # type: ignore[no-untyped-def]
         self.config, self.output_dir = spec.loaded.config, Path(spec.loaded.config.output_dir)
-        self._emit, self._stop = emit, stop
+        self._emit, self._stop, self._pause = emit, stop, pause
         self._faults = os.environ.get("FAKE_ENGINE", "").split(",")
         self.step = self._saved_step = 0
         self._is_ready = False
@@ -42,8 +42,8 @@ class Session:
         self._is_ready = True
         return {"step": self.step, "total_steps": self.config.max_train_steps, "steps_per_epoch": 8.0}
 
-    def train(self, until: int) -> dict[str, Any]:
-        while self.step < until and not self._stop.is_set():
+    def train(self, until: int, pausable: bool = False) -> dict[str, Any]:
+        while self.step < until and not self._stop.is_set() and not (pausable and self._pause.is_set()):
             self.step += 1
             if "slow" in self._faults:
                 time.sleep(0.05)
@@ -54,7 +54,11 @@ class Session:
         total = self.config.max_train_steps
         about = {"epoch": 1, "loss": 1 / max(1, self.step), "learning_rate": 1e-3, "steps_per_s": 9.0, "eta_s": 1.0}
         self._emit(PROGRESS, {"step": self.step, "total_steps": total, **about})
-        return {"step": self.step, "loss": 1 / max(1, self.step), "stopped": self.step < until}
+        paused = pausable and self._pause.is_set()
+        if pausable:
+            self._pause.clear()
+        stopped = self.step < until and not paused
+        return {"step": self.step, "loss": 1 / max(1, self.step), "stopped": stopped, "paused": paused}
 
     def save_checkpoint(self, held: Sequence[str] = ()) -> dict[str, Any]:
         folder = checkpoints.folder_of(self.output_dir, self.step)

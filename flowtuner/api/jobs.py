@@ -1,0 +1,50 @@
+"""Which job a request means, and whether its sender may see or steer it."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from flowtuner.api.auth.caller import Caller
+from flowtuner.api.errors import ApiError
+from flowtuner.jobs import store
+from flowtuner.records.tables import Job
+
+
+def find_job(session: Session, caller: Caller, job_id: str) -> Job:
+    """A job by its id; 404 where there is none that the sender may see."""
+    job = session.get(Job, job_id)
+    if job is None or not (caller.may("job.view.all") or caller.owns(job.user_id)):
+        raise ApiError(404, "job_not_found", f"Job '{job_id[:64]}' not found")
+    return job
+
+
+def find_active(session: Session, caller: Caller, job_id: str | None) -> Job:
+    """The job that is meant, or the newest under way that the sender may see; 400 where none is active."""
+    job = find_job(session, caller, job_id) if job_id else find_newest(session, caller, store.ACTIVE)
+    if job is None or job.status not in store.ACTIVE:
+        raise ApiError(400, "no_active_job", "No active training job")
+    return job
+
+
+def find_newest(session: Session, caller: Caller, statuses: tuple[str, ...] = ()) -> Job | None:
+    """The newest job that the sender may see."""
+    query = select(Job).order_by(Job.created_at.desc()).limit(1)
+    if statuses:
+        query = query.where(Job.status.in_(statuses))
+    if not (caller.may("job.view.all") or caller.is_single_user):
+        query = query.where(Job.user_id == caller.user_id)
+    return session.scalar(query)
+
+
+def find_current(session: Session, caller: Caller, job_id: str | None) -> Job | None:
+    """The job that is meant; else the newest under way; else the newest there was."""
+    if job_id:
+        return find_job(session, caller, job_id)
+    return find_newest(session, caller, store.ACTIVE) or find_newest(session, caller)
+
+
+def refuse_foreign(caller: Caller, job: Job) -> None:
+    """403 for who may see a job but not steer it."""
+    if not (caller.owns(job.user_id) or caller.may("job.cancel.all")):
+        raise ApiError(403, "permission_denied", "Permission denied: job.cancel.all")

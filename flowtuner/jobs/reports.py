@@ -1,0 +1,152 @@
+"""What a run wrote into its own log, in the shape that the API's events have."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flowtuner.engine import events
+
+SEVERITIES = {"failed": "error", "error": "error", "completed": "success", "cancelled": "warning"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One event on its way into the job's log; pictures are still files."""
+
+    source: int
+    time: datetime.datetime
+    type: str
+    severity: str
+    message: str
+    body: dict[str, Any] = field(default_factory=dict)
+    pictures: tuple[Path, ...] = ()
+
+
+@dataclass
+class LogReader:
+    """Reads a run's log from where it last was; a line that is still being written waits for its end."""
+
+    path: Path
+    offset: int = 0
+
+    def read(self, run: str, after: int) -> Iterator[Report]:
+        """The new reports of one flow run."""
+        try:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self.offset:
+                    self.offset = 0  # the log was made anew
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return
+        whole = data.rfind(b"\n") + 1
+        for line in data[:whole].splitlines():
+            event = _parse(line)
+            if event and event.run == run and event.seq > after:
+                yield translate(event)
+        self.offset += whole
+
+
+def translate(event: events.Event) -> Report:
+    """An engine's event as the API tells it."""
+    about = _DESCRIBED.get(event.type, _other)(event.data)
+    return Report(event.seq, datetime.datetime.fromtimestamp(event.time, datetime.UTC), **about)
+
+
+def _stage(data: dict[str, Any]) -> dict[str, Any]:
+    current, total = data["current"], data["total"]
+    percent = round(100 * current / total, 1) if total else (100.0 if data["status"] == "completed" else 0.0)
+    stage = {key: data[key] for key in ("key", "status", "label", "current", "total")} | {"percent": percent}
+    return _about("lifecycle.stage", data["label"], SEVERITIES.get(data["status"], "info"), stage=stage)
+
+
+def _progress(data: dict[str, Any]) -> dict[str, Any]:
+    total = data["total_steps"]
+    percent = round(100 * data["step"] / total, 2) if total else 100.0
+    progress = {
+        "label": "training",
+        "current": data["step"],
+        "total": total,
+        "percent": percent,
+        "eta_seconds": data["eta_s"],
+        "metrics": {key: data[key] for key in ("loss", "learning_rate", "steps_per_s")},
+    }
+    flat = {"percent": percent, "step": data["step"], "total_steps": total, "epoch": data["epoch"]}
+    flat |= {"loss": data["loss"], "learning_rate": data["learning_rate"]}
+    return _about("training.progress", f"step {data['step']} of {total}", progress=progress, data=flat)
+
+
+def _metric(data: dict[str, Any]) -> dict[str, Any]:
+    return _about("training.metric", f"step {data['step']}, loss {data['loss']:.4f}", data=data)
+
+
+def _checkpoint(data: dict[str, Any]) -> dict[str, Any]:
+    label = "final weights" if data["is_final"] else Path(data["path"]).name
+    about = {"path": data["path"], "label": label, "is_final": data["is_final"]}
+    return _about("training.checkpoint", f"{label} saved", "success", checkpoint=about, data={"step": data["step"]})
+
+
+def _validation(data: dict[str, Any]) -> dict[str, Any]:
+    paths = tuple(Path(path) for kind in ("images", "videos") for path in data.get(kind, ()))
+    prompts = list(data.get("prompts", ()))
+    failure = data.get("error")
+    message = f"validated at step {data['step']}" + (f": {failure}" if failure else "")
+    about = _about(
+        "training.validation",
+        message,
+        "error" if failure else "success",
+        title=f"Validation (step {data['step']})",
+        body="\n".join(prompts),
+        validation={"step": data["step"], "prompts": prompts, "error": failure},
+        data={"step": data["step"], "prompts": prompts},
+    )
+    return about | {"pictures": paths}
+
+
+def _status(data: dict[str, Any]) -> dict[str, Any]:
+    severity = SEVERITIES.get(data["status"], "info")
+    return _about("training.status", data.get("message") or data["status"], severity, data=data)
+
+
+def _notification(data: dict[str, Any]) -> dict[str, Any]:
+    kind = "error" if data["severity"] == "error" else "notification"
+    return _about(kind, data["message"], data["severity"], data=data)
+
+
+def _publish(data: dict[str, Any]) -> dict[str, Any]:
+    what = " ".join(str(data[key]) for key in ("destination", "unit", "status") if data.get(key))
+    return _about("publish.status", what, SEVERITIES.get(str(data.get("status")), "info"), data=data)
+
+
+def _other(data: dict[str, Any]) -> dict[str, Any]:
+    return _about("debug", str(data.get("message", "")), "debug", data=data)
+
+
+def _about(type: str, message: str, severity: str = "info", **body: Any) -> dict[str, Any]:
+    return {"type": type, "severity": severity, "message": message, "body": body}
+
+
+def _parse(line: bytes) -> events.Event | None:
+    try:
+        return events.Event(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+_DESCRIBED = {
+    events.STAGE: _stage,
+    events.PROGRESS: _progress,
+    events.METRIC: _metric,
+    events.CHECKPOINT: _checkpoint,
+    events.VALIDATION: _validation,
+    events.STATUS: _status,
+    events.NOTIFICATION: _notification,
+    events.PUBLISH: _publish,
+    events.SCRIPT: _publish,
+}
