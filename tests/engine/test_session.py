@@ -142,7 +142,7 @@ def test_a_stop_saves_the_step_that_was_reached(start, tiny_run):
     run = start(tiny_run, "stopped")
     run.session.train(3)
     run.stop.set()
-    assert run.session.train(6) | {"loss": 0} == {"step": 3, "loss": 0, "stopped": True}
+    assert run.session.train(6) | {"loss": 0} == {"step": 3, "loss": 0, "stopped": True, "paused": False}
     run.session.close()
     assert [path.name for path in checkpoints.list_checkpoints(run.output)] == ["checkpoint-3"]
 
