@@ -20,6 +20,8 @@ from flowtuner.api.deps import Requires, get_caller
 from flowtuner.api.errors import install_error_handlers
 from flowtuner.api.routes import auth, configs, datasets, events, queue, system, training, users
 from flowtuner.api.settings import ServerSettings
+from flowtuner.jobs import starting
+from flowtuner.jobs.environments import EnvironmentStore
 from flowtuner.jobs.loop import JobsLoop
 from flowtuner.records.database import Database
 
@@ -43,10 +45,11 @@ class Services(Protocol):
         """Why jobs cannot run yet; None once they can."""
 
 
-def create_app(settings: ServerSettings, services: Services | None = None) -> FastAPI:
+def create_app(settings: ServerSettings, services: Services | None = None, first: str | None = None) -> FastAPI:
     """A server over these settings; its database is opened and brought up to date when it starts.
 
-    Its jobs begin once the services say that Prefect is there; without services somebody else starts them.
+    Its jobs begin once the services say that Prefect is there; without services somebody else starts them. The
+    environment named `first` is queued at the start.
     """
 
     @contextlib.asynccontextmanager
@@ -58,6 +61,8 @@ def create_app(settings: ServerSettings, services: Services | None = None) -> Fa
         jobs = JobsLoop(database, settings.home, board.tell)
         app.state.database, app.state.board, app.state.jobs = database, board, jobs
         app.state.closing = asyncio.Event()
+        if first:
+            starting.queue_first(database, EnvironmentStore(settings.config_dir), first)
         if services:
             services.start(jobs)
         try:

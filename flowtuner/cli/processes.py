@@ -19,6 +19,16 @@ def find_children(parent: int, mark: bytes) -> list[int]:
     return [pid for pid in children if mark in _read(Path(f"/proc/{pid}/cmdline"))]
 
 
+def find_processes(mark: bytes, api_url: str) -> list[int]:
+    """The processes on this machine whose command line contains a mark and that talk to one Prefect server."""
+    wanted = f"PREFECT_API_URL={api_url}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if mark in _read(folder / "cmdline") and wanted in _read(folder / "environ").split(b"\0"):
+            found.append(int(folder.name))
+    return found
+
+
 def end_engines(parent: int) -> list[int]:
     """Kills the engines that a process started, with all their children, and says which."""
     ended = []

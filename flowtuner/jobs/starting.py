@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from flowtuner import durable
 from flowtuner.engine.preflight import Finding
-from flowtuner.errors import ConfigError, Fault, Terminal
+from flowtuner.errors import ConfigError, Fault, FlowtunerError, Terminal
 from flowtuner.jobs import store
 from flowtuner.jobs.environments import EnvironmentStore, canonical
 from flowtuner.jobs.inspection import Inspection, inspect_file, inspect_values
@@ -139,6 +139,17 @@ def faulty(error: ConfigError) -> Inspection:
     """Faults that were found before anything could be looked at."""
     findings = (Finding("error", fault.option, str(fault).removeprefix(f"{fault.option}: ")) for fault in error.faults)
     return Inspection(None, tuple(findings))
+
+
+def queue_first(database: Database, environments: EnvironmentStore, name: str) -> None:
+    """Queues an environment as a server starts; if it cannot be trained, a failed job says why."""
+    job_id = new_job_id()
+    try:
+        wish = merge_environment(name, environments)
+        submit(database, wish, environments.config_dir, job_id, user_id=None, priority=0)
+    except FlowtunerError as error:
+        with database.writing() as session:
+            session.add(Job(id=job_id, config_name=name, status=store.ERROR, detail=str(error), completed_at=now()))
 
 
 def write_active(wish: Wish, environments: EnvironmentStore) -> None:

@@ -47,8 +47,7 @@ def _serve(known: argparse.Namespace, settings: object, certificate: tuple[Path,
     if needs_token:
         write(f"Set-up token: {settings.read_setup_token()}   (as X-Setup-Token, for the first administrator)")
     services = LocalServices(settings.working_dir, _tell_ready)
-    app = create_app(settings, services)
-    app.state.first_environment = known.env
+    app = create_app(settings, services, known.env)
     config = uvicorn.Config(
         app,
         host=host,
