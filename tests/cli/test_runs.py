@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from flowtuner.cli.processes import find_processes
 from flowtuner.engine.events import follow_events
 
 COMMAND = [sys.executable, "-m", "flowtuner.cli"]
@@ -97,9 +99,13 @@ def test_caching_explaining_and_publishing_by_hand(config_file, pictures, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_server_runs_deployments_and_its_end_saves_them(config_file, home, tmp_path):
-    with subprocess.Popen([*COMMAND, "server"], stdout=subprocess.PIPE, text=True) as server:
-        api = next(line for line in server.stdout if line.startswith("API:")).split("=", 1)[1].strip()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_server_runs_deployments_and_its_end_saves_them(config_file, home, tmp_path, number):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    with subprocess.Popen([*COMMAND, "server", "--port", port], stdout=subprocess.PIPE, text=True) as server:
+        api = next(line for line in server.stdout if line.startswith("Prefect API:")).split("=", 1)[1].strip()
         auth = (home / "server" / "auth").read_text()
         environment = os.environ | {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": auth}
         parameters = {"config_file": str(config_file), "config": json.dumps({"max_train_steps": 100_000})}
@@ -108,7 +114,8 @@ def test_a_server_runs_deployments_and_its_end_saves_them(config_file, home, tmp
         log = tmp_path / "output" / "logs" / "events.jsonl"
         seen = follow_events(log, 0, threading.Event())
         next(event for event in seen if event.type == "training.progress")
-        server.send_signal(signal.SIGINT)
+        server.send_signal(number)
         assert server.wait(TIMEOUT_S) == 0
+    assert find_processes(b"prefect", api) == []
     ended = next(event.data for event in seen if event.data.get("status") == "preempted")
     assert Path(ended["checkpoint"]).is_dir()

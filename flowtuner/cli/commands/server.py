@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from flowtuner.cli.arguments import make_parser
 from flowtuner.cli.certificate import write_certificate
@@ -61,8 +63,8 @@ def _serve(known: argparse.Namespace, settings: object, certificate: tuple[Path,
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     server = uvicorn.Server(config)
     try:
-        with contextlib.suppress(KeyboardInterrupt):
-            server.run()
+        with contextlib.suppress(KeyboardInterrupt), _stopped_by_sigterm():
+            server.run()  # which hands on the signal that ended it
     finally:
         with _undisturbed():
             services.close()
@@ -70,12 +72,14 @@ def _serve(known: argparse.Namespace, settings: object, certificate: tuple[Path,
 
 
 def _tell_ready(address: ServerAddress, deployments: Sequence[str]) -> None:
-    write(f"Prefect UI:   {address.ui_url}")
+    lines = [f"Prefect UI:   {address.ui_url}"]
     if address.auth:
-        write(f"Password:     {address.auth}")
-    write(f"Prefect API:  PREFECT_API_URL={address.api_url}")
-    write(f"Deployments:  {', '.join(deployments)}")
-    write("Ready. Ctrl-C stops everything; runs under way save a checkpoint.")
+        lines.append(f"Password:     {address.auth}")
+    lines.append(f"Prefect API:  PREFECT_API_URL={address.api_url}")
+    lines.append(f"Deployments:  {', '.join(deployments)}")
+    lines.append("Ready. Ctrl-C stops everything; runs under way save a checkpoint.")
+    with contextlib.suppress(BrokenPipeError):  # whoever read the beginning may have left
+        write("\n".join(lines))
 
 
 def _require_environment(name: str, config_dir: Path) -> None:
@@ -90,6 +94,18 @@ def _certificate(known: argparse.Namespace, home: Path) -> tuple[Path, Path] | N
     if known.ssl_key:
         return known.ssl_key, known.ssl_cert
     return write_certificate(home / "tls") if known.ssl else None
+
+
+@contextlib.contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
