@@ -35,6 +35,8 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 test-all: $(STAMP)
+	@command -v curl >/dev/null && command -v jq >/dev/null || { echo "test-all needs curl and jq, for the API tutorial: \
+	apt-get install curl jq" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[$(EXTRAS),test-all]'
 	@$(MAKE) --no-print-directory $(AZURITE)
 	$(BIN)/python -m pytest -m "not gpu"

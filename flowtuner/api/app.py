@@ -16,7 +16,7 @@ from flowtuner import __version__
 from flowtuner.api.auth.caller import has_users
 from flowtuner.api.auth.limits import RateLimiter
 from flowtuner.api.board import Board
-from flowtuner.api.deps import Requires, get_caller
+from flowtuner.api.deps import get_caller
 from flowtuner.api.errors import install_error_handlers
 from flowtuner.api.routes import auth, configs, datasets, events, queue, system, training, users
 from flowtuner.api.settings import ServerSettings
@@ -109,11 +109,6 @@ def refuse_open_routes(app: FastAPI) -> None:
     ]
     if open_paths:
         raise RuntimeError(f"open to everybody, and not in PUBLIC: {', '.join(open_paths)}")
-
-
-def permission_of(route: APIRoute | APIWebSocketRoute) -> str | None:
-    """The permission a route requires, None if being known is enough."""
-    return next((call.permission for call in _calls(route.dependant) if isinstance(call, Requires)), None)
 
 
 def _asks(dependant: Dependant) -> bool:

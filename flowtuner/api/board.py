@@ -7,8 +7,8 @@ import base64
 import json
 import mimetypes
 from collections import OrderedDict
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,34 +19,64 @@ from flowtuner.records.database import Database
 from flowtuner.records.tables import JobEvent
 
 PAGE = 500
+KEPT_JOBS = 16
 KEPT_FRAMES = 2000
 KEPT_PICTURED = 8
-HEARTBEAT_S = 15.0
+PICTURED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Frame:
     """One event, ready to be sent."""
 
+    job_id: str
     number: int
     type: str
     text: str
 
-    def as_sse(self, job_id: str) -> bytes:
+    @cached_property
+    def sse(self) -> bytes:
         """As a server-sent event."""
-        return f"id: {job_id}:{self.number}\nevent: {self.type}\ndata: {self.text}\n\n".encode()
+        return f"id: {self.job_id}:{self.number}\nevent: {self.type}\ndata: {self.text}\n\n".encode()
+
+
+@dataclass
+class _Shelf:
+    """One job's newest events, whose numbers have no gap, and who waits for more."""
+
+    frames: OrderedDict[int, Frame] = field(default_factory=OrderedDict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    waiting: set[asyncio.Future[None]] = field(default_factory=set)
+
+    def find(self, after: int, limit: int) -> list[Frame]:
+        """The events behind a number, if the first of them is here."""
+        if after + 1 not in self.frames:
+            return []
+        last = next(reversed(self.frames))
+        return [self.frames[number] for number in range(after + 1, min(last, after + limit) + 1)]
+
+    def keep(self, found: list[Frame]) -> None:
+        """Adds events; those behind a gap replace what is here, older ones are not kept."""
+        last = next(reversed(self.frames)) if self.frames else 0
+        if found and found[0].number > last + 1:
+            self.frames.clear()
+        for frame in found:
+            if not self.frames or frame.number == next(reversed(self.frames)) + 1:
+                self.frames[frame.number] = frame
+        pictured = [number for number, frame in self.frames.items() if len(frame.text) > PICTURED_BYTES]
+        while len(self.frames) > KEPT_FRAMES or len(pictured) > KEPT_PICTURED:
+            number, _ = self.frames.popitem(last=False)
+            pictured = [each for each in pictured if each != number]
 
 
 @dataclass
 class Board:
-    """The newest events of every job in memory, and who waits for more."""
+    """The newest events of the jobs that somebody follows, in memory."""
 
     database: Database
     home: Path
     _loop: asyncio.AbstractEventLoop | None = None
-    _waiting: dict[str, set[asyncio.Future[None]]] = field(default_factory=dict)
-    _frames: dict[str, OrderedDict[int, Frame]] = field(default_factory=dict)
-    _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _shelves: OrderedDict[str, _Shelf] = field(default_factory=OrderedDict)
 
     def open(self) -> None:
         """Begins, in the server's event loop."""
@@ -59,59 +89,57 @@ class Board:
 
     async def read(self, job_id: str, after: int, limit: int = PAGE) -> list[Frame]:
         """The events behind a number: from memory, where somebody asked for them before."""
-        kept = self._frames.setdefault(job_id, OrderedDict())
-        found = _run_from(kept, after, limit)
+        shelf = self._shelf(job_id)
+        found = shelf.find(after, limit)
         if found:
             return found
-        async with self._locks.setdefault(job_id, asyncio.Lock()):
-            found = _run_from(kept, after, limit)
+        async with shelf.lock:
+            found = shelf.find(after, limit)
             if not found:
                 found = await run_in_threadpool(self._load, job_id, after, limit)
-                self._keep(kept, found)
+                shelf.keep(found)
         return found
 
     async def wait(self, job_id: str, seconds: float) -> bool:
         """Waits until there is news of a job; False if there was none in time."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._waiting.setdefault(job_id, set())
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        waiting = self._shelf(job_id).waiting
         waiting.add(future)
+        alarm = loop.call_later(seconds, future.cancel)
         try:
-            await asyncio.wait_for(future, seconds)
-        except TimeoutError:
+            await future
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
             return False
         finally:
+            alarm.cancel()
             waiting.discard(future)
         return True
 
-    async def follow(self, job_id: str, after: int) -> AsyncIterator[Frame | None]:
-        """All events behind a number, those to come included; None now and then, so that the line is not dead."""
-        while True:
-            frames = await self.read(job_id, after)
-            for frame in frames:
-                yield frame
-                after = frame.number
-            if not frames and not await self.wait(job_id, HEARTBEAT_S):
-                yield None
+    def _shelf(self, job_id: str) -> _Shelf:
+        shelf = self._shelves.setdefault(job_id, _Shelf())
+        self._shelves.move_to_end(job_id)
+        if len(self._shelves) > KEPT_JOBS:
+            idle = [each for each, old in self._shelves.items() if not old.waiting and not old.lock.locked()]
+            for each in idle[: len(self._shelves) - KEPT_JOBS]:
+                if each != job_id:
+                    del self._shelves[each]
+        return shelf
 
     def _load(self, job_id: str, after: int, limit: int) -> list[Frame]:
         with self.database.reading() as session:
             rows = store.read_events(session, job_id, after, limit)
-        return [Frame(row.number, row.type, self._encode(row)) for row in rows]
+        return [Frame(job_id, row.number, row.type, self._encode(row)) for row in rows]
 
     def _encode(self, row: JobEvent) -> str:
         return json.dumps(describe_event(row, self.home), separators=(",", ":"))
 
-    def _keep(self, kept: OrderedDict[int, Frame], frames: list[Frame]) -> None:
-        for frame in frames:
-            if not kept or frame.number == next(reversed(kept)) + 1:
-                kept[frame.number] = frame
-        pictured = [number for number, frame in kept.items() if len(frame.text) > 1 << 16]
-        while len(kept) > KEPT_FRAMES or len(pictured) > KEPT_PICTURED:
-            number, _ = kept.popitem(last=False)
-            pictured = [each for each in pictured if each != number]
-
     def _wake(self, job_id: str) -> None:
-        for future in self._waiting.get(job_id, ()):
+        shelf = self._shelves.get(job_id)
+        for future in shelf.waiting if shelf else ():
             if not future.done():
                 future.set_result(None)
 
@@ -140,11 +168,3 @@ def _embed(path: Path) -> dict[str, str] | None:
         return None
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     return {"src": f"data:{kind};base64,{data}", "mime_type": kind}
-
-
-def _run_from(kept: OrderedDict[int, Frame], after: int, limit: int) -> list[Frame]:
-    # The numbers in memory have no gap, so the first one wanted says whether the rest is there.
-    if after + 1 not in kept:
-        return []
-    last = next(reversed(kept))
-    return [kept[number] for number in range(after + 1, min(last, after + limit) + 1)]

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from flowtuner.errors import ConfigError, Fault, FlowtunerError, Transient
 from flowtuner.jobs.environments import EnvironmentRefused
+from flowtuner.jobs.starting import KeyReused
 
 ENVIRONMENT_STATUSES = {"missing": 404, "name": 400, "present": 409, "changed": 412, "broken": 409}
 LOG = logging.getLogger(__name__)
@@ -111,6 +112,8 @@ def _answer_flowtuner_error(request: Request, error: Exception) -> JSONResponse:
         return reply(422, "invalid_configuration", str(error), errors=describe_faults(error.faults))
     if isinstance(error, EnvironmentRefused):
         return reply(ENVIRONMENT_STATUSES[error.reason], f"configuration_{error.reason}", str(error))
+    if isinstance(error, KeyReused):
+        return reply(409, "key_reused", str(error))
     if isinstance(error, Transient):
         return reply(503, "try_again", str(error), {"Retry-After": "5"})
     return reply(409, "refused", str(error))

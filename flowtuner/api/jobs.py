@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from typing import Annotated
+
+from fastapi import Form, Query
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -10,10 +14,14 @@ from flowtuner.api.errors import ApiError
 from flowtuner.jobs import store
 from flowtuner.records.tables import Job
 
+JobId = Annotated[str | None, Query(description="A job; the newest one under way if it is left out.")]
+JobField = Annotated[str | None, Form(description="A job; the newest one under way if it is left out.")]
+NAME = re.compile(r"[A-Za-z0-9-]{1,32}")
+
 
 def find_job(session: Session, caller: Caller, job_id: str) -> Job:
     """A job by its id; 404 where there is none that the sender may see."""
-    job = session.get(Job, job_id)
+    job = session.get(Job, job_id) if NAME.fullmatch(job_id) else None
     if job is None or not (caller.may("job.view.all") or caller.owns(job.user_id)):
         raise ApiError(404, "job_not_found", f"Job '{job_id[:64]}' not found")
     return job

@@ -53,8 +53,7 @@ class LocalServices:
                 with prefect_server() as address:
                     self._keep(address, jobs)
             except FlowtunerError as error:
-                self._fault = str(error)
-                tell(f"flowtuner: {error}\ntrying again ...")
+                self._tell_once(str(error))
                 self._stop.wait(PAUSE_S)
 
     def _keep(self, address: ServerAddress, jobs: JobsLoop) -> None:
@@ -64,8 +63,10 @@ class LocalServices:
 
         refresh_global_settings_context()  # the address was not known yet when Prefect was imported
         from flowtuner.jobs.deploy import deploy
+        from flowtuner.jobs.dispatch import told_as_away
 
-        report = deploy(self._working_dir)
+        with told_as_away():
+            report = deploy(self._working_dir)
         worker = LocalWorker(default_home(), report.work_pool, address.api_url)
         try:
             self._fault = None
@@ -77,8 +78,18 @@ class LocalServices:
 
     def _look_after(self, address: ServerAddress, worker: LocalWorker) -> None:
         while not self._stop.wait(LOOK_S):
-            if address.revive():
-                tell("flowtuner: the Prefect server was gone and runs again")
+            try:
+                if address.revive():
+                    tell("flowtuner: the Prefect server was gone and runs again")
+                self._fault = None
+            except FlowtunerError as error:  # worker and runs do without it for a while
+                self._tell_once(str(error))
+                continue
             if not worker.is_alive:
                 tell("flowtuner: the worker was gone and is started again")
                 worker.restart()
+
+    def _tell_once(self, fault: str) -> None:
+        if fault != self._fault:
+            tell(f"flowtuner: {fault}\ntrying again ...")
+        self._fault = fault

@@ -132,16 +132,23 @@ def count_workers() -> dict[str, int] | None:
 @contextlib.contextmanager
 def prefect_client() -> Iterator[SyncPrefectClient]:
     """A client of the configured Prefect server; what it cannot do is one kind of error."""
-    import httpx
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectException, PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL
 
     if not (find_api_url() or PREFECT_API_URL.value()):
         raise PrefectAway("Prefect is still starting")  # a client without an address would start a server of its own
+    with told_as_away(), get_client(sync_client=True) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def told_as_away() -> Iterator[None]:
+    """Turns everything that may go wrong between us and Prefect into PrefectAway."""
+    import httpx
+    from prefect.exceptions import PrefectException, PrefectHTTPStatusError
+
     try:
-        with get_client(sync_client=True) as client:
-            yield client
+        yield
     except PrefectHTTPStatusError as error:
         raise PrefectAway(f"Prefect answered {error.response.status_code}") from error
     except (httpx.HTTPError, OSError) as error:

@@ -16,9 +16,10 @@ from typing import Any
 
 from flowtuner import durable
 from flowtuner.errors import ConfigError, Fault, Terminal
-from flowtuner.options.names import bare_name, find_spelling, is_ignored, suggest
+from flowtuner.options.merge import unknown_option
+from flowtuner.options.names import bare_name, find_spelling, is_ignored
 from flowtuner.options.places import packaged_folders
-from flowtuner.options.redaction import HIDDEN
+from flowtuner.options.redaction import HIDDEN, CoveredError, restore_secrets
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 CONFIG, METADATA, DATALOADER = "config.json", ".metadata.json", "multidatabackend.json"
@@ -181,13 +182,17 @@ def canonical(given: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, 
         if is_ignored(str(key)):
             continue
         if spelling is None:
-            faults.append(_unknown(str(key)))
+            faults.append(unknown_option(str(key)))
             continue
         values.setdefault(spelling.option if not spelling.legacy else bare_name(str(key)), []).append(value)
     chosen: dict[str, Any] = {}
     for name, several in values.items():
         before = stored.get(name)
-        changed = [value for value in map(lambda one: _uncover(one, before), several) if value != before]
+        try:
+            changed = [value for value in map(lambda one: restore_secrets(one, before), several) if value != before]
+        except CoveredError:
+            faults.append(Fault(name, HIDDEN, "", "is hidden and was changed", suggestion="Give the credential again."))
+            continue
         if len({json.dumps(value, sort_keys=True, default=str) for value in changed}) > 1:
             faults.append(Fault(name, None, f"--{name} and {name}", "is given twice with different values"))
         chosen[name] = changed[0] if changed else before
@@ -227,24 +232,6 @@ def starter_dataloader(name: str) -> list[dict[str, Any]]:
 def examples() -> dict[str, Path]:
     """The examples that come with Flowtuner, by name."""
     return {path.parent.name: path.parent for path in sorted(packaged_folders()[1].glob(f"*/{CONFIG}"))}
-
-
-def _uncover(value: Any, stored: Any) -> Any:
-    """What was hidden when it was read is what is stored."""
-    if value == HIDDEN:
-        return stored
-    if isinstance(value, dict):
-        before = stored if isinstance(stored, dict) else {}
-        return {key: _uncover(item, before.get(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        olds = stored if isinstance(stored, list) else []
-        return [_uncover(item, olds[place] if place < len(olds) else None) for place, item in enumerate(value)]
-    return value
-
-
-def _unknown(key: str) -> Fault:
-    near = suggest(key)
-    return Fault(bare_name(key), None, "", "is no known option", suggestion=f"Did you mean {near}?" if near else "")
 
 
 def _read_object(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from flowtuner import durable
 from flowtuner.engine.preflight import Finding, estimate_checkpoint, inspect_run
@@ -35,9 +35,20 @@ class Inspection:
         return tuple(str(finding) for finding in self.findings if finding.level == "warning")
 
     @property
+    def faults(self) -> list[Fault]:
+        """The same as faults of a configuration."""
+        errors = (finding for finding in self.findings if finding.level == "error")
+        return [Fault(each.check, None, "", each.message, suggestion=each.fix) for each in errors]
+
+    @property
     def is_valid(self) -> bool:
         """Whether it may start."""
         return self.loaded is not None and not self.errors
+
+    @classmethod
+    def of_faults(cls, faults: Iterable[Fault]) -> Self:
+        """Faults that were found before anything could be looked at."""
+        return cls(None, tuple(Finding("error", fault.option, _without(fault)) for fault in faults))
 
 
 def collect_findings(loaded: LoadedConfig, *, will_publish: bool = True) -> list[Finding]:
@@ -50,7 +61,7 @@ def inspect_file(path: Path, config_dir: Path) -> Inspection:
     try:
         loaded = load(config_file=path, config_dir=config_dir, checks=[check_publishing])
     except ConfigError as error:
-        return Inspection(None, tuple(Finding("error", fault.option, _without(fault)) for fault in error.faults))
+        return Inspection.of_faults(error.faults)
     return Inspection(loaded, tuple(collect_findings(loaded)))
 
 

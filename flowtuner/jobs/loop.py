@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from flowtuner.errors import Terminal
@@ -43,7 +42,9 @@ class JobsLoop:
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begins."""
+        """Begins; once is enough."""
+        if self._thread:
+            return
         self._thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self._thread.start()
 
@@ -244,13 +245,6 @@ def ask_to_cancel(database: Database, job_id: str) -> str:
     if run_id:
         cancel_run(run_id)
     return status
-
-
-def newest_active(database: Database, user_id: int | None = None) -> Job | None:
-    """The newest job that is under way, of one user if one is given."""
-    with database.reading() as session:
-        query = select(Job).where(Job.status.in_(store.ACTIVE)).order_by(Job.created_at.desc()).limit(1)
-        return session.scalar(query if user_id is None else query.where(Job.user_id == user_id))
 
 
 def _resuming(parameters: dict[str, object]) -> dict[str, object]:

@@ -12,8 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from flowtuner import durable
-from flowtuner.engine.preflight import Finding
-from flowtuner.errors import ConfigError, Fault, FlowtunerError, Terminal
+from flowtuner.errors import ConfigError, FlowtunerError, Terminal
 from flowtuner.jobs import store
 from flowtuner.jobs.environments import EnvironmentStore, canonical
 from flowtuner.jobs.inspection import Inspection, inspect_file, inspect_values
@@ -81,7 +80,7 @@ def submit(
     inspection = inspect_file(frozen, config_dir)
     if not inspection.is_valid or inspection.loaded is None:
         frozen.unlink(missing_ok=True)
-        raise ConfigError([_as_fault(error) for error in inspection.errors])
+        raise ConfigError(inspection.faults)
     loaded = inspection.loaded
     _put_credentials_away(wish, frozen, loaded.config)
     with database.writing() as session:
@@ -135,12 +134,6 @@ def once(database: Database, owner: str, key: str | None, request: Any, submit: 
     return job_id
 
 
-def faulty(error: ConfigError) -> Inspection:
-    """Faults that were found before anything could be looked at."""
-    findings = (Finding("error", fault.option, str(fault).removeprefix(f"{fault.option}: ")) for fault in error.faults)
-    return Inspection(None, tuple(findings))
-
-
 def queue_first(database: Database, environments: EnvironmentStore, name: str) -> None:
     """Queues an environment as a server starts; if it cannot be trained, a failed job says why."""
     job_id = new_job_id()
@@ -183,8 +176,3 @@ def _put_credentials_away(wish: Wish, frozen: Path, config: Any) -> None:
 
 def _unempty(given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in given.items() if value not in ("", None)}
-
-
-def _as_fault(text: str) -> Fault:
-    option, _, problem = text.partition(": ")
-    return Fault(option, None, "", problem)

@@ -32,13 +32,20 @@ def _read_layer(layer: Layer, environ: Mapping[str, str], faults: list[Fault], w
             continue
         spelling = find_spelling(given.key)
         if spelling is None:
-            faults.append(_unknown(given))
+            faults.append(unknown_option(given.key, str(given.origin)))
             continue
         if spelling.legacy:
             warnings.append(_explain_legacy(given, spelling))
         named = Given(spelling.option, _expand(spelling, given, environ, faults), given.origin)
         _add(found, named, faults)
     return found
+
+
+def unknown_option(key: str, origin: str = "") -> Fault:
+    """The fault of a key that means no option."""
+    near = suggest(key)
+    advice = f"Did you mean {near}?" if near else "`flowtuner config schema` lists all options."
+    return Fault(bare_name(key), None, origin, "is no known option", suggestion=advice)
 
 
 def _add(found: dict[str, Given], given: Given, faults: list[Fault]) -> None:
@@ -88,14 +95,3 @@ def _explain_legacy(given: Given, spelling: Spelling) -> str:
     if spelling.negated:
         return f"{bare_name(given.key)} ({given.origin}) is the old opposite of {spelling.option}; write that."
     return f"{bare_name(given.key)} ({given.origin}) is the old name of {spelling.option}; write that."
-
-
-def _unknown(given: Given) -> Fault:
-    near = suggest(given.key)
-    return Fault(
-        bare_name(given.key),
-        None,
-        str(given.origin),
-        "is no known option",
-        suggestion=f"Did you mean {near}?" if near else "`flowtuner config schema` lists all options.",
-    )

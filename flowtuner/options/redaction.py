@@ -16,6 +16,10 @@ MEANT = ("token", "access_token", "refresh_token", "secret", "password", "access
 LIKENESS = 0.85
 
 
+class CoveredError(Exception):
+    """A credential is hidden, and which one it stands for cannot be told."""
+
+
 def hide_secrets(value: Any) -> Any:
     """A copy of nested values in which everything under a secret-looking key is hidden, and credentials in URLs."""
     if isinstance(value, dict):
@@ -25,6 +29,37 @@ def hide_secrets(value: Any) -> Any:
     if isinstance(value, str):
         return SIGNATURE.sub(rf"\1{HIDDEN}", USER.sub(HIDDEN, value))
     return value
+
+
+def restore_secrets(value: Any, stored: Any) -> Any:
+    """What was hidden when it was read is what is stored, if everything around it is still the same.
+
+    A credential goes where its address says: beside another address it would go to somebody else, so that one is
+    refused with CoveredError.
+    """
+    if value == HIDDEN and stored not in (None, ""):
+        return stored
+    if value == hide_secrets(stored):
+        return stored
+    if isinstance(value, list):
+        olds = stored if isinstance(stored, list) else []
+        shown = [hide_secrets(old) for old in olds]
+        return [olds[shown.index(item)] if item in shown else _refuse_covered(item) for item in value]
+    return _refuse_covered(value)
+
+
+def _refuse_covered(value: Any) -> Any:
+    if _is_covered(value):
+        raise CoveredError
+    return value
+
+
+def _is_covered(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_is_covered, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_covered, value))
+    return isinstance(value, str) and (value == HIDDEN or f"://{HIDDEN}@" in value or f"={HIDDEN}" in value)
 
 
 def _is_secret(key: str, value: Any) -> bool:

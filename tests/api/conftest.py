@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
@@ -76,3 +80,28 @@ def _enter(app: FastAPI, local: TestClient, level: str, made: dict[str, TestClie
     client = TestClient(app, base_url="http://localhost:8001", client=("127.0.0.1", 5002))
     assert client.post("/api/auth/login", json={"username": level, "password": PASSWORD}).status_code == 200
     return client
+
+
+@pytest.fixture
+def address(app: FastAPI, local: TestClient) -> Iterator[str]:
+    """The same server behind a real socket, for streams without end."""
+    with serve(app) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def serve(app: FastAPI) -> Iterator[str]:
+    """Runs an application in a thread until the block ends."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, lifespan="off", log_level="warning", timeout_graceful_shutdown=1, ws="websockets-sansio"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://localhost:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        listening.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -17,6 +18,7 @@ NEW = {
     "model_type": "full",
     "description": "PixArt 900M API-driven training",
 }
+NAME = NEW["name"]
 
 
 @pytest.fixture
@@ -95,6 +97,30 @@ def test_credentials_go_in_and_never_come_out(made: TestClient, settings: Server
     assert made.put("/api/configs/pixart-api-demo", json={"config": shown | {"--seed": 7}}).status_code == 200
     stored = json.loads((settings.config_dir / "pixart-api-demo" / "config.json").read_text())
     assert stored["hub_token"] == "canary-c" and stored["publishing_config"] == [entry] and stored["seed"] == 7
+
+
+def test_a_hidden_credential_follows_its_own_entry_and_no_other(made: TestClient, settings: ServerSettings) -> None:
+    first = {"provider": "s3", "bucket": "a", "access_key": "AK1", "secret_key": "one"}
+    second = {"provider": "s3", "bucket": "b", "access_key": "AK2", "secret_key": "two"}
+    update(made, publishing_config=[first, second])
+    shown = made.get(f"/api/configs/{NAME}").json()["config"]["publishing_config"]
+    assert "one" not in str(shown)
+    assert update(made, publishing_config=[shown[1], shown[0]]).status_code == 200
+    assert read_file(settings)["publishing_config"] == [second, first]
+    elsewhere = shown[0] | {"endpoint_url": "https://somebody-else.example.com"}
+    refused = update(made, publishing_config=[elsewhere])
+    assert refused.status_code == 422
+    assert "Give the credential again." in refused.text
+    assert read_file(settings)["publishing_config"] == [second, first]
+
+
+def update(client: TestClient, **options: Any) -> Any:
+    config = {"model_family": "pixart_sigma"} | options
+    return client.put(f"/api/configs/{NAME}", json={"name": NAME, "config": config})
+
+
+def read_file(settings: ServerSettings) -> Any:
+    return json.loads((settings.config_dir / NAME / "config.json").read_text())
 
 
 def test_activate_copy_rename_delete(made: TestClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,11 +21,7 @@ from flowtuner.engine.families import open_family
 from tests.conftest import draw_pictures
 from tests.options.test_seeds import KONTEXT, KONTEXT_DATA, PIXART, PIXART_DATA
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="the tutorial uses curl and jq"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SIZES = {"resolution": 32, "resolution_type": "pixel_area"}
 LIMITS = {"minimum_image_size": 24, "maximum_image_size": 48, "target_downsample_size": 32}

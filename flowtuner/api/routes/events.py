@@ -5,31 +5,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
 from fastapi.concurrency import run_in_threadpool
+from fastapi.requests import HTTPConnection
 from fastapi.responses import StreamingResponse
 
 from flowtuner.api.auth.caller import Caller
-from flowtuner.api.board import PAGE, Board
+from flowtuner.api.board import PAGE, Board, Frame
 from flowtuner.api.deps import DatabaseDep, Requires
 from flowtuner.api.errors import refusals
-from flowtuner.api.jobs import find_current
+from flowtuner.api.jobs import JobId, find_current, find_job
 from flowtuner.records.database import Database
 
 router = APIRouter(tags=["training"])
 Viewer = Annotated[Caller, Depends(Requires("job.view.own"))]
-Since = Annotated[int | None, Query()]
+Since = Annotated[int | None, Query(description="How many events were seen already.")]
 STREAMS = ("/api/training/events/stream", "/api/training/stream", "/api/events")
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 IDLE_S = 2.0
-HEARTBEAT = b'event: heartbeat\ndata: {"type":"heartbeat"}\n\n'
+BEATS = 7
 
 
 @router.get("/api/training/events", responses=refusals(401, 403, 404))
 async def read_events(
-    request: Request, caller: Viewer, database: DatabaseDep, since_index: int = 0, job_id: str | None = None
+    request: Request, caller: Viewer, database: DatabaseDep, since_index: int = 0, job_id: JobId = None
 ) -> Response:
     """The events behind the first `since_index`; ask again with `next_index` for those after."""
     board: Board = request.app.state.board
@@ -50,30 +52,27 @@ async def stream_events(
     caller: Viewer,
     database: DatabaseDep,
     since_index: Since = None,
-    job_id: str | None = None,
+    job_id: JobId = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """The same as server-sent events, without end; a client that comes back names the last one it saw."""
-    board: Board = request.app.state.board
     start = _Start.of(job_id, since_index, last_event_id)
+    await run_in_threadpool(start.require_visible, database, caller)
     return StreamingResponse(
-        _as_sse(board, database, caller, start, request.app.state.closing),
-        media_type="text/event-stream",
-        headers=SSE_HEADERS,
+        _as_sse(_Follower(request, database, caller), start), media_type="text/event-stream", headers=SSE_HEADERS
     )
 
 
 async def stream_to_socket(
-    socket: WebSocket, caller: Viewer, database: DatabaseDep, since_index: Since = None, job_id: str | None = None
+    socket: WebSocket, caller: Viewer, database: DatabaseDep, since_index: Since = None, job_id: JobId = None
 ) -> None:
     """The same over a WebSocket."""
-    board: Board = socket.app.state.board
+    start = _Start.of(job_id, since_index)
+    await run_in_threadpool(start.require_visible, database, caller)
     await socket.accept()
     with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        async for job, text, _ in _follow(
-            board, database, caller, _Start(job_id, since_index or 0), socket.app.state.closing
-        ):
-            message = f'{{"job_id":"{job}","event":{text}}}' if text else '{"type":"heartbeat"}'
+        async for frame in _Follower(socket, database, caller).follow(start):
+            message = f'{{"job_id":"{frame.job_id}","event":{frame.text}}}' if frame else '{"type":"heartbeat"}'
             await socket.send_text(message)
 
 
@@ -89,58 +88,69 @@ for path in STREAMS:
     router.add_api_websocket_route(path, stream_to_socket)
 
 
+@dataclass(frozen=True)
 class _Start:
-    """Where a stream begins."""
+    """Where a stream begins: at which job, behind which number, and whether it stays with that job."""
 
-    def __init__(self, job_id: str | None, after: int, is_named: bool = True) -> None:
-        self.job_id = job_id
-        self.after = max(after, 0)
-        self.is_named = is_named and job_id is not None
+    job_id: str | None
+    after: int
+    stays: bool
 
     @classmethod
-    def of(cls, job_id: str | None, since_index: int | None, last_event_id: str | None) -> _Start:
+    def of(cls, job_id: str | None, since_index: int | None, last_event_id: str | None = None) -> Self:
         seen_job, _, number = (last_event_id or "").rpartition(":")
-        if not number.isdigit():
-            return cls(job_id, since_index or 0)
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            return cls(job_id, max(since_index or 0, 0), stays=job_id is not None)
         # A browser that was following whatever runs comes back with the job that it followed.
-        return cls(job_id or seen_job or None, int(number), is_named=job_id is not None)
+        return cls(job_id or seen_job or None, int(number), stays=job_id is not None)
+
+    def require_visible(self, database: Database, caller: Caller) -> None:
+        """404 for a job that the sender may not see."""
+        if self.job_id is not None:
+            with database.reading() as session:
+                find_job(session, caller, self.job_id)
 
 
-async def _as_sse(
-    board: Board, database: Database, caller: Caller, start: _Start, closing: asyncio.Event
-) -> AsyncIterator[bytes]:
+class _Follower:
+    """One client's way through the events of a job, or of whichever is the newest."""
+
+    def __init__(self, connection: HTTPConnection, database: Database, caller: Caller) -> None:
+        self._board: Board = connection.app.state.board
+        self._closing: asyncio.Event = connection.app.state.closing
+        self._database = database
+        self._caller = caller
+
+    async def follow(self, start: _Start) -> AsyncIterator[Frame | None]:
+        """All events behind the start, without end; None now and then, so that the line is not dead."""
+        job_id, after, quiet = start.job_id or await self._newest(), start.after, 0
+        while not self._closing.is_set():
+            frames = await self._board.read(job_id, after) if job_id else []
+            for frame in frames:
+                yield frame
+                after, quiet = frame.number, 0
+            if frames or await self._is_news(job_id):
+                continue
+            quiet += 1
+            if quiet % BEATS == 0:
+                yield None
+            if not start.stays and (newest := await self._newest()) != job_id:
+                job_id, after = newest, 0
+
+    async def _is_news(self, job_id: str | None) -> bool:
+        if job_id:
+            return await self._board.wait(job_id, IDLE_S)
+        await asyncio.sleep(IDLE_S)
+        return False
+
+    async def _newest(self) -> str | None:
+        found = await run_in_threadpool(_find, self._database, self._caller, None)
+        return found[0] if found else None
+
+
+async def _as_sse(follower: _Follower, start: _Start) -> AsyncIterator[bytes]:
     yield b'event: connection\ndata: {"type":"connection"}\n\n'
-    async for _, _, message in _follow(board, database, caller, start, closing):
-        yield message
-
-
-async def _follow(
-    board: Board, database: Database, caller: Caller, start: _Start, closing: asyncio.Event
-) -> AsyncIterator[tuple[str, str, bytes]]:
-    job_id, after, beats = start.job_id, start.after, 0.0
-    while not closing.is_set():
-        if job_id is None:
-            found = await run_in_threadpool(_find, database, caller, None)
-            job_id = found[0] if found else None
-        frames = await board.read(job_id, after) if job_id else []
-        for frame in frames:
-            yield str(job_id), frame.text, frame.as_sse(str(job_id))
-            after = frame.number
-        if frames:
-            beats = 0.0
-            continue
-        if job_id and await board.wait(job_id, IDLE_S):
-            continue
-        if job_id is None:
-            await asyncio.sleep(IDLE_S)
-        beats += IDLE_S
-        if beats >= 14:
-            beats = 0.0
-            yield "", "", HEARTBEAT
-        if not start.is_named and job_id:
-            newer = await run_in_threadpool(_find, database, caller, None)
-            if newer and newer[0] != job_id:
-                job_id, after = newer[0], 0
+    async for frame in follower.follow(start):
+        yield frame.sse if frame else b'event: heartbeat\ndata: {"type":"heartbeat"}\n\n'
 
 
 def _find(database: Database, caller: Caller, job_id: str | None) -> tuple[str, int] | None:

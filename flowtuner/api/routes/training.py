@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Form, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
@@ -14,13 +14,14 @@ from flowtuner.api.auth.caller import Caller
 from flowtuner.api.deps import CallerDep, DatabaseDep, Requires, SettingsDep
 from flowtuner.api.errors import ApiError, describe_faults, refusals
 from flowtuner.api.forms import FORM, FormDep, wants_json
-from flowtuner.api.jobs import find_active, find_current, find_job, find_newest, refuse_foreign
+from flowtuner.api.jobs import JobField, JobId, find_active, find_current, find_job, find_newest, refuse_foreign
 from flowtuner.api.schemas.training import Checkpoints, OrderReply, StatusReply, describe_status
 from flowtuner.api.settings import ServerSettings
 from flowtuner.engine.checkpoints import list_checkpoints
 from flowtuner.errors import ConfigError
 from flowtuner.jobs import starting, store
 from flowtuner.jobs.environments import EnvironmentStore
+from flowtuner.jobs.inspection import Inspection
 from flowtuner.jobs.loop import JobsLoop, ask_to_cancel
 from flowtuner.jobs.orders import send_order
 from flowtuner.records.database import Database
@@ -31,7 +32,6 @@ VIEW = [Depends(Requires("job.view.own"))]
 Submitter = Annotated[Caller, Depends(Requires("job.submit"))]
 Steerer = Annotated[Caller, Depends(Requires("job.cancel.own"))]
 Viewer = Annotated[Caller, Depends(Requires("job.view.own"))]
-JobField = Annotated[str | None, Form()]
 IdempotencyKey = Annotated[str | None, Header(max_length=255)]
 
 
@@ -92,7 +92,7 @@ async def start(
 
 
 @router.get("/api/training/status", responses=refusals(401, 403, 404))
-def read_status(caller: Viewer, database: DatabaseDep, job_id: str | None = None) -> StatusReply:
+def read_status(caller: Viewer, database: DatabaseDep, job_id: JobId = None) -> StatusReply:
     """Where the job stands: the named one, or the newest under way."""
     with database.reading() as session:
         job = find_current(session, caller, job_id)
@@ -100,7 +100,7 @@ def read_status(caller: Viewer, database: DatabaseDep, job_id: str | None = None
 
 
 @router.get("/api/training/config", responses=refusals(401, 403, 404))
-def read_run_config(caller: Viewer, database: DatabaseDep, job_id: str | None = None) -> dict[str, Any]:
+def read_run_config(caller: Viewer, database: DatabaseDep, job_id: JobId = None) -> dict[str, Any]:
     """Every option of the job with its value; credentials are left out."""
     with database.reading() as session:
         job = find_current(session, caller, job_id)
@@ -138,7 +138,7 @@ def cancel(request: Request, caller: Steerer, database: DatabaseDep, job_id: Job
 
 
 @router.get("/api/training/checkpoints", responses=refusals(401, 403, 404))
-def read_checkpoints(caller: Viewer, database: DatabaseDep, job_id: str | None = None) -> Checkpoints:
+def read_checkpoints(caller: Viewer, database: DatabaseDep, job_id: JobId = None) -> Checkpoints:
     """The checkpoints in the job's output folder."""
     return _list_checkpoints(caller, database, job_id)
 
@@ -168,14 +168,14 @@ router.add_api_route(f"{OLD}/check", validate, dependencies=MAY_CHECK, **hidden)
 router.add_api_route(f"{OLD}/run", start, **hidden)
 
 
-def _inspect(form: dict[str, Any], database: Database, settings: ServerSettings) -> Any:
+def _inspect(form: dict[str, Any], database: Database, settings: ServerSettings) -> Inspection:
     environments = EnvironmentStore(settings.config_dir)
     with database.reading() as session:
         active = starting.read_active(session)
     try:
         wish = starting.merge_form(form, environments, active)
     except ConfigError as error:
-        return starting.faulty(error)
+        return Inspection.of_faults(error.faults)
     return starting.inspect_wish(wish, settings.config_dir)
 
 
