@@ -17,6 +17,7 @@ from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import Inspection, inspect_publishing
 from flowtuner.publishing.resume import ResumePoint
+from flowtuner.webhooks.hooks import find_faults
 from tasks.credentials import find_credentials_in_options
 
 
@@ -55,7 +56,7 @@ def check_run(
     found = inspect_publishing(loaded, estimate_checkpoint(loaded.config)) if will_publish else Inspection()
     for warning in found.warnings:
         get_run_logger().warning("%s", warning)
-    if faults := [*faults, *found.faults]:
+    if faults := [*faults, *found.faults, *find_faults(loaded.config.webhook_config)]:
         raise ConfigError(faults)
     return CheckedRun(
         loaded, found.destinations, found.warnings, found.is_paced, found.resume, will_publish=will_publish

@@ -38,6 +38,7 @@ from tasks.scripts import Scripts
 from tasks.tensorboard import tracked
 from tasks.units import Origin, find_newest, folder_unit_of, step_of, unit_of
 from tasks.validate import validate
+from tasks.webhooks import announced
 
 STATES = MappingProxyType({"time limit": "Stopped"})
 """How Prefect calls the end of a run that was stopped on purpose, if not Cancelled."""
@@ -150,6 +151,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
         contextlib.closing(EventLog(spec.event_log, spec.run_id)) as events,
         shown_live(events, spec.loaded),
         tracked(events, config),
+        announced(events, config),
         claimed_spool(spec.output_dir),
     ):
         engine = Engine(spec, events, config.grace_seconds)

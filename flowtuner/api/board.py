@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import mimetypes
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,6 +12,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
+from flowtuner.engine.reports import describe
 from flowtuner.jobs import store
 from flowtuner.records.database import Database
 from flowtuner.records.tables import JobEvent
@@ -147,24 +146,5 @@ class Board:
 def describe_event(row: JobEvent, home: Path) -> dict[str, Any]:
     """An event as clients see it, with its pictures in it."""
     body = dict(row.body)
-    drawings = [_embed(home / "pictures" / row.job_id / name) for name in body.pop("pictures", ())]
-    films = [each for each in drawings if each and each["mime_type"] == "image/gif"]
-    return {
-        "id": str(row.number),
-        "type": row.type,
-        "job_id": row.job_id,
-        "timestamp": row.time.isoformat(),
-        "title": body.pop("title", body.get("message", "")),
-        "images": [each for each in drawings if each and each not in films],
-        "videos": films,
-        "audios": [],
-    } | body
-
-
-def _embed(path: Path) -> dict[str, str] | None:
-    try:
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-    except OSError:
-        return None
-    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-    return {"src": f"data:{kind};base64,{data}", "mime_type": kind}
+    pictures = [home / "pictures" / row.job_id / name for name in body.pop("pictures", ())]
+    return describe(row.number, row.type, row.job_id, row.time, body, pictures)

@@ -18,6 +18,7 @@ from flowtuner.jobs.environments import EnvironmentRefused
 from flowtuner.jobs.starting import KeyReused
 
 ENVIRONMENT_STATUSES = {"missing": 404, "name": 400, "present": 409, "changed": 412, "broken": 409}
+UNREADABLE = "There was an error parsing the body"  # FastAPI's own words
 LOG = logging.getLogger(__name__)
 
 
@@ -52,6 +53,14 @@ class Refusal(BaseModel):
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for the documentation."""
     return {status: {"model": Refusal, "description": HTTPStatus(status).phrase} for status in (*statuses, 422)}
+
+
+def pages(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that gives programs JSON and people a piece of a page."""
+    either = {"text/html": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
+    return {200: {"description": "A piece of a page, or JSON if that is accepted", "content": either}} | refusals(
+        *statuses
+    )
 
 
 def not_found(what: str, name: object) -> ApiError:
@@ -96,6 +105,8 @@ def _answer_api_error(request: Request, error: Exception) -> JSONResponse:
 
 def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if error.status_code == 400 and error.detail == UNREADABLE:
+        return reply(422, "invalid_request", "The body is not what its Content-Type says")
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
     return reply(error.status_code, code, error.detail, error.headers)
 

@@ -15,6 +15,7 @@ from flowtuner.errors import WOULD_LOSE_RESULTS, ConfigError, Fault
 from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.preflight import inspect_publishing
+from flowtuner.webhooks.hooks import find_faults
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Inspection:
 
 def collect_findings(loaded: LoadedConfig, *, will_publish: bool = True) -> list[Finding]:
     """Looks at the model, the data, the disk, the resume point and the destinations; starts nothing."""
-    return [*inspect_run(loaded), *(_inspect_publishing(loaded) if will_publish else ())]
+    hooks = [Finding("error", fault.option, _without(fault)) for fault in find_faults(loaded.config.webhook_config)]
+    return [*inspect_run(loaded), *hooks, *(_inspect_publishing(loaded) if will_publish else ())]
 
 
 def inspect_file(path: Path, config_dir: Path) -> Inspection:

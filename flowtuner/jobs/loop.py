@@ -11,10 +11,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
+from flowtuner.engine.reports import LogReader, Report
 from flowtuner.errors import Terminal
 from flowtuner.jobs import store
 from flowtuner.jobs.dispatch import PrefectAway, RunState, cancel_run, mark_crashed, read_states, start_run
-from flowtuner.jobs.reports import LogReader, Report
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
 

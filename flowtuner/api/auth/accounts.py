@@ -99,7 +99,7 @@ def create_key(
 
 def delete_key(session: Session, caller: Caller, key_id: int) -> None:
     """Takes a key back; 404 for one that is somebody else's."""
-    key = session.get(ApiKey, key_id)
+    key = session.get(ApiKey, key_id) if abs(key_id) < BIGGEST else None
     if key is None or key.user_id != caller.user_id:
         raise not_found("API key", key_id)
     session.delete(key)
@@ -132,7 +132,7 @@ def delete_user(session: Session, user_id: int) -> None:
 
 def find_user(session: Session, user_id: int) -> User:
     """A user by number, or 404."""
-    user = session.get(User, user_id) if abs(user_id) < 2**62 else None
+    user = session.get(User, user_id) if abs(user_id) < BIGGEST else None
     if user is None:
         raise not_found("User", user_id)
     return user

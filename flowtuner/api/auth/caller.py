@@ -96,7 +96,9 @@ def _given_key(headers: Mapping[str, str]) -> str | None:
 
 
 def _is_valid(key: ApiKey) -> bool:
-    return key.is_active and key.user.is_active and (key.expires_at is None or key.expires_at > now())
+    is_fresh = key.expires_at is None or key.expires_at > now()
+    may_use_keys = allows(permissions_of(key.user.level_names, key.user.is_admin), "api.access")
+    return key.is_active and key.user.is_active and is_fresh and may_use_keys
 
 
 def _caller(

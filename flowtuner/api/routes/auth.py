@@ -172,8 +172,8 @@ def delete_key(key_id: int, caller: KeyOwner, database: DatabaseDep) -> Success:
     return Success()
 
 
-@both("GET", "/levels", 401)
-def list_levels(caller: CallerDep) -> dict[str, Any]:
+@both("GET", "/levels", 401, 403, dependencies=[Depends(Requires("admin.levels"))])
+def list_levels() -> dict[str, Any]:
     """The levels of users and what each may do."""
     return {
         "levels": [
@@ -189,8 +189,8 @@ def list_levels(caller: CallerDep) -> dict[str, Any]:
     }
 
 
-@both("GET", "/permissions", 401)
-def list_permissions(caller: CallerDep) -> dict[str, Any]:
+@both("GET", "/permissions", 401, 403, dependencies=[Depends(Requires("admin.levels"))])
+def list_permissions() -> dict[str, Any]:
     """All permissions there are."""
     return {"permissions": [{"name": name, "description": text} for name, text in PERMISSIONS.items()]}
 

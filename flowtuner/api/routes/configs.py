@@ -56,7 +56,7 @@ Store = Annotated[EnvironmentStore, Depends(get_store)]
 
 
 @router.get("/api/configs", dependencies=VIEW, responses=refusals(401, 403), include_in_schema=False)
-@router.get("/api/configs/", dependencies=VIEW, responses=refusals(401, 403))
+@router.get("/api/configs/", dependencies=VIEW, responses=refusals(401, 403, 409))
 def list_configs(store: Store, database: DatabaseDep, config_type: Kind = "model") -> ConfigList:
     """The environments, or the dataloader, webhook or LyCORIS files."""
     found = (
@@ -82,7 +82,7 @@ def list_examples() -> dict[str, Any]:
     return {"examples": rows, "count": len(rows)}
 
 
-@router.get("/api/configs/active", dependencies=VIEW, responses=refusals(401, 403))
+@router.get("/api/configs/active", dependencies=VIEW, responses=refusals(401, 403, 404, 409))
 def read_active_config(store: Store, database: DatabaseDep) -> dict[str, Any]:
     """The active environment."""
     name = read_active(database)
@@ -118,7 +118,7 @@ def import_config(wanted: NewConfig, store: Store) -> dict[str, Any]:
     return {"message": f"Configuration '{name}' created", "metadata": made.metadata, "config": _shown(made.config)}
 
 
-@router.get("/api/configs/{name}", dependencies=VIEW, responses=refusals(401, 403, 404))
+@router.get("/api/configs/{name}", dependencies=VIEW, responses=refusals(400, 401, 403, 404, 409))
 def read_config(name: str, store: Store, response: Response) -> ConfigReply:
     """One environment's options, under both spellings; credentials are hidden."""
     found = store.read(name.removesuffix(".json"))
@@ -126,7 +126,7 @@ def read_config(name: str, store: Store, response: Response) -> ConfigReply:
     return ConfigReply(name=found.name, config=_shown(found.config), metadata=found.metadata)
 
 
-@router.put("/api/configs/{name}", dependencies=EDIT, responses=refusals(400, 401, 403, 404, 412))
+@router.put("/api/configs/{name}", dependencies=EDIT, responses=refusals(400, 401, 403, 404, 409, 412))
 def replace_config(
     name: str, wanted: ConfigUpdate, store: Store, response: Response, if_match: IfMatch = None
 ) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def replace_config(
     }
 
 
-@router.delete("/api/configs/{name}", dependencies=DELETE, responses=refusals(400, 401, 403, 404, 412))
+@router.delete("/api/configs/{name}", dependencies=DELETE, responses=refusals(400, 401, 403, 404, 409, 412))
 def delete_config(name: str, store: Store, database: DatabaseDep, if_match: IfMatch = None) -> dict[str, str]:
     """Removes an environment; not the active one."""
     if name == read_active(database):
@@ -152,7 +152,7 @@ def delete_config(name: str, store: Store, database: DatabaseDep, if_match: IfMa
     return {"message": f"Configuration '{name}' deleted"}
 
 
-@router.post("/api/configs/{name}/activate", dependencies=EDIT, responses=refusals(400, 401, 403, 404))
+@router.post("/api/configs/{name}/activate", dependencies=EDIT, responses=refusals(400, 401, 403, 404, 409))
 def activate(name: str, store: Store, database: DatabaseDep) -> dict[str, str]:
     """Makes an environment the one that forms start from."""
     found = store.read(name.removesuffix(".json"))
@@ -175,7 +175,7 @@ def make_dataloader(name: str, wanted: DataloaderWish, store: Store) -> dict[str
     }
 
 
-@router.get("/api/configs/{name}/dataloader", dependencies=VIEW, responses=refusals(401, 403, 404))
+@router.get("/api/configs/{name}/dataloader", dependencies=VIEW, responses=refusals(400, 401, 403, 404, 409))
 def read_dataloader(name: str, store: Store) -> dict[str, Any]:
     """The dataloader file of an environment; credentials are hidden."""
     path = store.read(name).dataloader
@@ -184,14 +184,14 @@ def read_dataloader(name: str, store: Store) -> dict[str, Any]:
     return {"name": name, "path": f"{name}/{DATALOADER}", "content": hide_secrets(durable.read_json(path))}
 
 
-@router.put("/api/configs/{name}/dataloader", dependencies=EDIT, responses=refusals(401, 403, 404))
+@router.put("/api/configs/{name}/dataloader", dependencies=EDIT, responses=refusals(400, 401, 403, 404, 409))
 def replace_dataloader(name: str, content: Annotated[list[dict[str, Any]], Body()], store: Store) -> dict[str, Any]:
     """Replaces the dataloader file of an environment."""
     store.write_dataloader(name, content, replaces=True)
     return {"message": f"Dataloader of '{name}' written", "path": f"{name}/{DATALOADER}"}
 
 
-@router.get("/api/configs/{name}/export", dependencies=VIEW, responses=refusals(401, 403, 404))
+@router.get("/api/configs/{name}/export", dependencies=VIEW, responses=refusals(400, 401, 403, 404, 409))
 def export_config(name: str, store: Store, include_metadata: bool = True) -> dict[str, Any]:
     """The options as a file to keep; credentials are left out."""
     found = store.read(name)
@@ -199,14 +199,14 @@ def export_config(name: str, store: Store, include_metadata: bool = True) -> dic
     return {"_metadata": found.metadata, "config": config} if include_metadata else config
 
 
-@router.post("/api/configs/{name}/copy", dependencies=CREATE, responses=refusals(401, 403, 404, 409))
+@router.post("/api/configs/{name}/copy", dependencies=CREATE, responses=refusals(400, 401, 403, 404, 409))
 def copy_config(name: str, wanted: NewName, store: Store) -> dict[str, Any]:
     """Makes a second environment with the same options."""
     made = store.copy(name, wanted.new_name)
     return {"message": f"Configuration '{name}' copied to '{made.name}'", "metadata": made.metadata}
 
 
-@router.post("/api/configs/{name}/rename", dependencies=EDIT, responses=refusals(401, 403, 404, 409))
+@router.post("/api/configs/{name}/rename", dependencies=EDIT, responses=refusals(400, 401, 403, 404, 409))
 def rename_config(name: str, wanted: NewName, store: Store, database: DatabaseDep) -> dict[str, Any]:
     """Gives an environment another name; if it was active, it stays so."""
     made = store.rename(name, wanted.new_name)
@@ -216,7 +216,7 @@ def rename_config(name: str, wanted: NewName, store: Store, database: DatabaseDe
     return {"message": f"Configuration '{name}' renamed to '{made.name}'", "metadata": made.metadata}
 
 
-@router.post("/api/configs/{name}/validate", dependencies=VIEW, responses=refusals(401, 403, 404))
+@router.post("/api/configs/{name}/validate", dependencies=VIEW, responses=refusals(400, 401, 403, 404, 409))
 def validate_config(name: str, store: Store) -> dict[str, Any]:
     """Everything that keeps an environment from being trained."""
     found = store.read(name)

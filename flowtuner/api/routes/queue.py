@@ -144,7 +144,7 @@ def set_priority(job_id: str, change: PriorityChange, caller: Viewer, database: 
         return {"success": True, "job_id": job.id, "position": store.position_of(session, job)}
 
 
-@router.get("/api/admin/workers", dependencies=[Depends(Requires("admin.workers"))], responses=refusals(401, 403))
+@router.get("/api/admin/workers", dependencies=[Depends(Requires("admin.workers"))], responses=refusals(401, 403, 503))
 def read_workers() -> dict[str, Any]:
     """The Prefect workers of the work pool."""
     return {"workers": list_workers()}

@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from flowtuner.api import fragments
 from flowtuner.api.auth.caller import Caller
 from flowtuner.api.deps import CallerDep, DatabaseDep, Requires, SettingsDep
-from flowtuner.api.errors import ApiError, describe_faults, refusals
+from flowtuner.api.errors import ApiError, describe_faults, pages, refusals
 from flowtuner.api.forms import FORM, FormDep, wants_json
 from flowtuner.api.jobs import JobField, JobId, find_active, find_current, find_job, find_newest, refuse_foreign
 from flowtuner.api.schemas.training import Checkpoints, OrderReply, StatusReply, describe_status
@@ -38,7 +38,7 @@ IdempotencyKey = Annotated[str | None, Header(max_length=255)]
 @router.post(
     "/api/training/validate",
     dependencies=[Depends(Requires("config.view"))],
-    responses=refusals(400, 401, 403, 409),
+    responses=pages(400, 401, 403, 404, 409),
     openapi_extra=FORM,
     response_model=None,
 )
@@ -53,7 +53,7 @@ async def validate(request: Request, form: FormDep, database: DatabaseDep, setti
 
 @router.post(
     "/api/training/start",
-    responses=refusals(400, 401, 403, 409, 503),
+    responses=pages(400, 401, 403, 404, 409, 503),
     openapi_extra=FORM,
     response_model=None,
 )
@@ -119,7 +119,7 @@ def stop(caller: Steerer, database: DatabaseDep, job_id: JobField = None) -> dic
     return {"message": f"Training job {job.id} stop requested", "job_id": job.id, "status": status}
 
 
-@router.post("/api/training/cancel", responses=refusals(400, 401, 403, 404, 409, 503), response_model=None)
+@router.post("/api/training/cancel", responses=pages(400, 401, 403, 404, 409, 503), response_model=None)
 def cancel(request: Request, caller: Steerer, database: DatabaseDep, job_id: JobField = None) -> Response:
     """Takes a job out of the queue, or has it save and end."""
     with database.reading() as session:

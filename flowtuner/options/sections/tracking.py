@@ -33,10 +33,10 @@ class TrackingOptions(Section):
     webhook_config: list[dict[str, Any]] = Field(
         default_factory=list,
         description="Webhooks, `discord` or `raw`: a list, one object, inline JSON, or a path to JSON.",
-        json_schema_extra={"aliases": ["webhooks_config"], "status": "accepted"},
+        json_schema_extra={"aliases": ["webhooks_config"]},
     )
     webhook_reporting_interval: int | None = option(
-        None, "Seconds between progress reports to webhooks.", ge=1, accepted=True
+        None, "Seconds between progress reports to webhooks; empty: as they come.", ge=1
     )
     print_filenames: bool = option(False, "Logs the file names of each batch.", accepted=True)
     print_sampler_statistics: bool = option(False, "Logs how often files were drawn.", accepted=True)

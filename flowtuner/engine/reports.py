@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import json
+import mimetypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ class Report:
     message: str
     body: dict[str, Any] = field(default_factory=dict)
     pictures: tuple[Path, ...] = ()
+    run: str = ""
 
 
 @dataclass
@@ -35,8 +38,8 @@ class LogReader:
     path: Path
     offset: int = 0
 
-    def read(self, run: str, after: int) -> Iterator[Report]:
-        """The new reports of one flow run."""
+    def read(self, run: str | None, after: int) -> Iterator[Report]:
+        """The new reports of one run, or of all that wrote into the log."""
         try:
             with self.path.open("rb") as file:
                 if os.fstat(file.fileno()).st_size < self.offset:
@@ -48,7 +51,7 @@ class LogReader:
         whole = data.rfind(b"\n") + 1
         for line in data[:whole].splitlines():
             event = _parse(line)
-            if event and event.run == run and event.seq > after:
+            if event and run in (None, event.run) and event.seq > after:
                 yield translate(event)
         self.offset += whole
 
@@ -56,7 +59,34 @@ class LogReader:
 def translate(event: events.Event) -> Report:
     """An engine's event as the API tells it."""
     about = _DESCRIBED.get(event.type, _other)(event.data)
-    return Report(event.seq, datetime.datetime.fromtimestamp(event.time, datetime.UTC), **about)
+    return Report(event.seq, datetime.datetime.fromtimestamp(event.time, datetime.UTC), run=event.run, **about)
+
+
+def describe(
+    number: int, type: str, job_id: str, time: datetime.datetime, body: dict[str, Any], pictures: Iterable[Path]
+) -> dict[str, Any]:
+    """An event as clients see it, with its pictures in it."""
+    drawings = [each for each in map(_embed, pictures) if each]
+    films = [each for each in drawings if each["mime_type"] == "image/gif"]
+    return {
+        "id": str(number),
+        "type": type,
+        "job_id": job_id,
+        "timestamp": time.isoformat(),
+        "title": body.get("message", ""),
+        "images": [each for each in drawings if each not in films],
+        "videos": films,
+        "audios": [],
+    } | body
+
+
+def _embed(path: Path) -> dict[str, str] | None:
+    try:
+        data = base64.b64encode(path.read_bytes()).decode("ascii")
+    except OSError:
+        return None
+    kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"src": f"data:{kind};base64,{data}", "mime_type": kind}
 
 
 def _stage(data: dict[str, Any]) -> dict[str, Any]:

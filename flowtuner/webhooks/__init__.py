@@ -1,0 +1,1 @@
+"""Outgoing webhooks: a run's log, told to addresses that somebody named."""
