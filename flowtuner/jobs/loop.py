@@ -188,7 +188,7 @@ class JobsLoop:
 
     def _start_next(self) -> None:
         while True:
-            with self.database.alone("start a job") as session:
+            with self.database.writing() as session:
                 limit = store.read_limits(session)["local_job_max_concurrent"]
                 busy = len(store.list_jobs(session, store.ACTIVE))
                 waiting = store.list_queue(session)

@@ -112,7 +112,7 @@ def once(database: Database, owner: str, key: str | None, request: Any, submit: 
         submit(job_id)
         return job_id
     while True:
-        with database.alone("idempotency") as session:
+        with database.writing() as session:
             try:
                 known = store.recall(session, owner, key, request)
             except ValueError as error:

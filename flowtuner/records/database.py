@@ -20,7 +20,7 @@ from flowtuner.errors import Terminal
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_TIMEOUT_S = 30.0
-MIGRATION_LOCK = 7120451  # any number, the same for all servers of one PostgreSQL database
+MIGRATION_LOCK, WRITERS_LOCK = 7120451, 7120452  # any numbers, the same for all servers of one PostgreSQL database
 
 
 class DatabaseError(Terminal):
@@ -70,17 +70,12 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """A session whose work is committed at the end, or undone if an exception passes; keep it short.
 
-        SQLite has one writer at a time, so this waits for the others instead of failing half-way.
+        Writers take turns, whichever server they are in, so that what one read is still so when it writes: SQLite
+        knows no other way, and PostgreSQL is asked for the same.
         """
         with self._writers.begin() as session:
-            yield session
-
-    @contextlib.contextmanager
-    def alone(self, purpose: str) -> Iterator[Session]:
-        """A writing session that no other with the same purpose runs beside, in whichever server."""
-        with self.writing() as session:
-            if not self.is_sqlite:  # there one writer at a time is the rule anyway
-                session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:purpose))"), {"purpose": purpose})
+            if not self.is_sqlite:
+                session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITERS_LOCK})
             yield session
 
     def close(self) -> None:

@@ -15,20 +15,21 @@ from fastapi.testclient import TestClient
 
 from flowtuner.api.app import create_app
 from flowtuner.api.settings import ServerSettings
+from tests.fakes.postgres import a_database
 
 PASSWORD = "your-secure-password"
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> ServerSettings:
-    environ = {"FLOWTUNER_HOME": str(tmp_path / "home")}
-    return ServerSettings.from_environment(
-        environ,
-        working_dir=tmp_path,
-        config_dir=tmp_path / "config",
-        datasets_dir=tmp_path / "datasets",
-        output_dir=tmp_path / "output",
-    )
+def settings(tmp_path: Path) -> Iterator[ServerSettings]:
+    with a_database(tmp_path / "home") as address:
+        yield ServerSettings.from_environment(
+            {"FLOWTUNER_HOME": str(tmp_path / "home"), "FLOWTUNER_DATABASE_URL": address},
+            working_dir=tmp_path,
+            config_dir=tmp_path / "config",
+            datasets_dir=tmp_path / "datasets",
+            output_dir=tmp_path / "output",
+        )
 
 
 @pytest.fixture

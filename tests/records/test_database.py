@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,16 @@ from sqlalchemy import func, select, text
 
 from flowtuner.records.database import Database, DatabaseError
 from flowtuner.records.tables import Setting, Table
+from tests.fakes.postgres import a_database
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Database:
-    database = Database(f"sqlite:///{tmp_path / 'a' / 'flowtuner.db'}")
-    database.migrate()
-    return database
+def database(tmp_path: Path) -> Iterator[Database]:
+    with a_database(tmp_path / "a") as address:
+        database = Database(address)
+        database.migrate()
+        yield database
+        database.close()
 
 
 def test_migrations_make_the_tables_as_they_are_declared(database: Database) -> None:

@@ -6,7 +6,7 @@ import datetime
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -23,6 +23,7 @@ DAY = datetime.timedelta(days=1)
 LONG = datetime.timedelta(days=30)
 REGISTRATION = "registration_enabled"
 DEFAULT_LEVEL = "researcher"
+BIGGEST = 1 << 62  # what a column of numbers holds
 
 
 def create_user(session: Session, wanted: NewUser, *, is_admin: bool = False, levels: Sequence[str]) -> User:
@@ -64,7 +65,6 @@ def log_in(session: Session, name: str, password: str) -> User:
     is_right = verify_password(password, user.password_hash if user else None)
     if user is None or not is_right or not user.is_active:
         raise ApiError(401, "wrong_credentials", "Invalid username or password", headers={"WWW-Authenticate": "Bearer"})
-    user.last_login_at = now()
     return user
 
 
@@ -73,6 +73,7 @@ def open_login(session: Session, user: User, *, is_long: bool) -> tuple[str, dat
     session.execute(delete(Login).where(Login.expires_at < now()))
     cookie, lasting = secrets.token_urlsafe(32), LONG if is_long else DAY
     session.add(Login(user_id=user.id, hash=digest(cookie), expires_at=now() + lasting))
+    session.execute(update(User).where(User.id == user.id).values(last_login_at=now()))
     return cookie, lasting
 
 

@@ -79,7 +79,7 @@ def create_first_admin(
                 "From another machine the first administrator needs the set-up token that the server printed at its "
                 "start: send it as X-Setup-Token",
             )
-    with database.alone("first admin") as session:
+    with database.writing() as session:
         _refuse_second(has_users(session))
         user = accounts.create_user(session, wanted, is_admin=True, levels=["admin"])
         _set_cookie(response, settings.is_tls, *accounts.open_login(session, user, is_long=True))
@@ -92,8 +92,9 @@ def log_in(
 ) -> LoginReply:
     """Opens a browser session."""
     request.app.state.limiter.count("login of", wanted.username.lower(), 15)
-    with database.writing() as session:
+    with database.reading() as session:  # checking a password takes long, on purpose: nobody has to wait for it
         user = accounts.log_in(session, wanted.username, wanted.password)
+    with database.writing() as session:
         _set_cookie(response, settings.is_tls, *accounts.open_login(session, user, is_long=wanted.remember_me))
         return LoginReply(user=UserView.of(user))
 
