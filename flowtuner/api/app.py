@@ -10,15 +10,18 @@ from typing import Protocol
 from fastapi import APIRouter, FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi.dependencies.models import Dependant
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.routing import APIRoute, APIWebSocketRoute
 
 from flowtuner import __version__
 from flowtuner.api.auth.caller import has_users
 from flowtuner.api.auth.limits import RateLimiter
+from flowtuner.api.auth.uses import KeyUses
 from flowtuner.api.board import Board
 from flowtuner.api.deps import get_caller
 from flowtuner.api.errors import install_error_handlers
-from flowtuner.api.routes import auth, configs, datasets, events, queue, system, training, users
+from flowtuner.api.protection import Protection
+from flowtuner.api.routes import auth, configs, datasets, events, pages, queue, summary, system, training, users
 from flowtuner.api.settings import ServerSettings
 from flowtuner.jobs import starting
 from flowtuner.jobs.environments import EnvironmentStore
@@ -27,16 +30,24 @@ from flowtuner.records.database import Database
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MODULES = (system, auth, users, configs, datasets, training, events, queue)
+MODULES = (pages, system, auth, users, configs, datasets, training, summary, events, queue)
 ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)
 # Everything else asks who is there; a route that forgets to keeps the server from starting.
 PUBLIC = frozenset(
-    {"/health", "/ready", *(prefix + path for path in auth.PUBLIC for prefix in (auth.PREFIX, auth.OLD_PREFIX))}
+    {
+        "/health",
+        "/ready",
+        *pages.PUBLIC,
+        *(prefix + path for path in auth.PUBLIC for prefix in (auth.PREFIX, auth.OLD_PREFIX)),
+    }
 )
 
 
 class Services(Protocol):
     """What a server needs beside itself: Prefect, and a worker."""
+
+    ui_url: str | None
+    """Where people look at Prefect, once it is known."""
 
     def start(self, jobs: JobsLoop) -> None:
         """Begins; starts the jobs once everything is there."""
@@ -72,14 +83,24 @@ def create_app(settings: ServerSettings, services: Services | None = None, first
             await run_in_threadpool(jobs.close)
             database.close()
 
-    app = FastAPI(title="Flowtuner", version=__version__, lifespan=live)
+    app = FastAPI(title="Flowtuner", version=__version__, lifespan=live, docs_url=None, redoc_url=None)
     app.state.settings, app.state.services = settings, services
-    app.state.limiter = RateLimiter()
+    app.state.limiter, app.state.key_uses = RateLimiter(), KeyUses()
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_credentials=True,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["ETag", "X-Job-Id", "Retry-After"],
+    )
+    app.add_middleware(Protection)
     install_error_handlers(app)
     for router in ROUTERS:
         # Flat, with whole paths: every route can be looked at, below and in the tests.
         app.router.routes.extend(router.routes)
     refuse_open_routes(app)
+    pages.mount_files(app)
     return app
 
 

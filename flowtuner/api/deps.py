@@ -33,9 +33,17 @@ SettingsDep = Annotated[ServerSettings, Depends(get_settings)]
 
 
 def find_caller(connection: HTTPConnection, database: DatabaseDep) -> Caller | None:
-    """The sender, or None where nobody is known."""
+    """The sender, or None where nobody is known; those who are not may only ask so often."""
     with database.reading() as session:
-        return identify(connection, session)
+        caller = identify(connection, session)
+    if caller is None:
+        settings = get_settings(connection)
+        who = connection.client.host if connection.client else ""
+        limits = settings.rate_limit_calls, settings.rate_limit_period_s
+        connection.app.state.limiter.count("anonymous", who, *limits)
+    elif caller.key_id is not None:
+        connection.app.state.key_uses.note(database, caller.key_id)
+    return caller
 
 
 def get_caller(caller: Annotated[Caller | None, Depends(find_caller)], connection: HTTPConnection) -> Caller:

@@ -52,7 +52,8 @@ class Refusal(BaseModel):
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The refusals of a route, for the documentation."""
-    return {status: {"model": Refusal, "description": HTTPStatus(status).phrase} for status in (*statuses, 422)}
+    always = (413, 422, 429) if 401 in statuses else (413, 422)
+    return {status: {"model": Refusal, "description": HTTPStatus(status).phrase} for status in (*statuses, *always)}
 
 
 def pages(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -31,6 +31,7 @@ class LocalServices:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._fault: str | None = "Prefect is still starting"
+        self.ui_url: str | None = None
 
     def start(self, jobs: JobsLoop) -> None:
         """Begins; starts the jobs once everything is there."""
@@ -69,7 +70,7 @@ class LocalServices:
             report = deploy(self._working_dir)
         worker = LocalWorker(default_home(), report.work_pool, address.api_url)
         try:
-            self._fault = None
+            self._fault, self.ui_url = None, address.ui_url
             jobs.start()
             self._on_ready(address, report.deployments)
             self._look_after(address, worker)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import json
+import math
 import mimetypes
 import os
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,13 @@ from typing import Any
 
 from flowtuner.engine import events
 
-SEVERITIES = {"failed": "error", "error": "error", "completed": "success", "cancelled": "warning"}
+SEVERITIES = {
+    "failed": "error",
+    "error": "error",
+    "completed": "success",
+    "verified": "success",
+    "cancelled": "warning",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class LogReader:
 def translate(event: events.Event) -> Report:
     """An engine's event as the API tells it."""
     about = _DESCRIBED.get(event.type, _other)(event.data)
+    about["body"] = _finite(about["body"])
     return Report(event.seq, datetime.datetime.fromtimestamp(event.time, datetime.UTC), run=event.run, **about)
 
 
@@ -78,6 +86,15 @@ def describe(
         "videos": films,
         "audios": [],
     } | body
+
+
+def _finite(value: Any) -> Any:
+    # A loss may be no number; JSON, as browsers and databases read it, has no word for that.
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _embed(path: Path) -> dict[str, str] | None:
@@ -150,8 +167,17 @@ def _notification(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _publish(data: dict[str, Any]) -> dict[str, Any]:
-    what = " ".join(str(data[key]) for key in ("destination", "unit", "status") if data.get(key))
-    return _about("publish.status", what, SEVERITIES.get(str(data.get("status")), "info"), data=data)
+    what = f"{data['what']} to {data['destination']}: {data['state']}"
+    return _about("publish.status", _with_reason(what, data), SEVERITIES.get(data["state"], "info"), data=data)
+
+
+def _script(data: dict[str, Any]) -> dict[str, Any]:
+    what = f"{data['script']} for {data['what']}: {data['state']}"
+    return _about("script.status", _with_reason(what, data), SEVERITIES.get(data["state"], "info"), data=data)
+
+
+def _with_reason(what: str, data: dict[str, Any]) -> str:
+    return f"{what} ({data['message']})" if data.get("message") else what
 
 
 def _other(data: dict[str, Any]) -> dict[str, Any]:
@@ -178,5 +204,5 @@ _DESCRIBED = {
     events.STATUS: _status,
     events.NOTIFICATION: _notification,
     events.PUBLISH: _publish,
-    events.SCRIPT: _publish,
+    events.SCRIPT: _script,
 }

@@ -34,6 +34,10 @@ AUTH = {
     "DELETE /api-keys/{key_id}": "api.keys.own",
 }
 TABLE = {
+    "GET /": PUBLIC,
+    "GET /docs": PUBLIC,
+    "GET /redoc": PUBLIC,
+    "GET /favicon.ico": PUBLIC,
     "GET /health": PUBLIC,
     "GET /ready": PUBLIC,
     "GET /api/system/status": "system.view",
@@ -73,6 +77,7 @@ TABLE = {
     "GET /api/training/config": "job.view.own",
     "POST /api/training/stop": "job.cancel.own",
     "POST /api/training/cancel": "job.cancel.own",
+    "GET /api/training/summary": "job.view.own",
     "GET /api/training/checkpoints": "job.view.own",
     "POST /api/training/checkpoints": "job.view.own",
     "POST /api/training/validation/run": "job.cancel.own",
