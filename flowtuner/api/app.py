@@ -21,7 +21,7 @@ from flowtuner.api.board import Board
 from flowtuner.api.deps import get_caller
 from flowtuner.api.errors import install_error_handlers
 from flowtuner.api.protection import Protection
-from flowtuner.api.routes import auth, configs, datasets, events, pages, queue, summary, system, training, users
+from flowtuner.api.routes import auth, configs, datasets, events, jobs, pages, queue, summary, system, training, users
 from flowtuner.api.settings import ServerSettings
 from flowtuner.jobs import starting
 from flowtuner.jobs.environments import EnvironmentStore
@@ -30,7 +30,7 @@ from flowtuner.records.database import Database
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MODULES = (pages, system, auth, users, configs, datasets, training, summary, events, queue)
+MODULES = (pages, system, auth, users, configs, datasets, training, summary, events, queue, jobs)
 ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)
 # Everything else asks who is there; a route that forgets to keeps the server from starting.
 PUBLIC = frozenset(
@@ -69,18 +69,18 @@ def create_app(settings: ServerSettings, services: Services | None = None, first
         database.migrate()
         board = Board(database, settings.home)
         board.open()
-        jobs = JobsLoop(database, settings.home, board.tell)
-        app.state.database, app.state.board, app.state.jobs = database, board, jobs
+        loop = JobsLoop(database, settings.home, board.tell)
+        app.state.database, app.state.board, app.state.jobs = database, board, loop
         app.state.closing = asyncio.Event()
         if first:
             starting.queue_first(database, EnvironmentStore(settings.config_dir), first)
         if services:
-            services.start(jobs)
+            services.start(loop)
         try:
             yield
         finally:
             app.state.closing.set()
-            await run_in_threadpool(jobs.close)
+            await run_in_threadpool(loop.close)
             database.close()
 
     app = FastAPI(title="Flowtuner", version=__version__, lifespan=live, docs_url=None, redoc_url=None)

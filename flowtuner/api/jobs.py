@@ -52,7 +52,7 @@ def find_current(session: Session, caller: Caller, job_id: str | None) -> Job | 
     return find_newest(session, caller, store.ACTIVE) or find_newest(session, caller)
 
 
-def refuse_foreign(caller: Caller, job: Job) -> None:
-    """403 for who may see a job but not steer it."""
-    if not (caller.owns(job.user_id) or caller.may("job.cancel.all")):
-        raise ApiError(403, "permission_denied", "Permission denied: job.cancel.all")
+def refuse_foreign(caller: Caller, job: Job, permission: str = "job.cancel.all") -> None:
+    """403 for who may see a job but not steer it, or not do what else needs a permission for everybody's jobs."""
+    if not (caller.owns(job.user_id) or caller.may(permission)):
+        raise ApiError(403, "permission_denied", f"Permission denied: {permission}")

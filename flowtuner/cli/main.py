@@ -26,7 +26,8 @@ COMMANDS = MappingProxyType(
         "blocks": "register the block types with Prefect (blocks register)",
         "hub": "check, find or create a run's repository on the Hugging Face Hub",
         "deploy": "register blocks and deployments on the configured Prefect server",
-        "server": "run a local Prefect server with a worker and all deployments",
+        "server": "serve the HTTP API, with Prefect, a worker and all deployments beside it",
+        "jobs": "hand jobs to a server and look after them (submit, list, status, logs, cancel, ...)",
         "demo": "build a tiny model and data set, train, and show that it learned",
     }
 )

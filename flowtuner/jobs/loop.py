@@ -180,7 +180,7 @@ class JobsLoop:
             present = session.get_one(Job, job.id)
             message = f"the run crashed ({state.message.strip() or state.name}); it goes on from its newest checkpoint"
             store.add_event(session, present, "notification", message, severity="warning")
-            present.parameters = _resuming(present.parameters)
+            present.parameters = store.resuming(present.parameters)
             present.flow_run_id = None
             store.move(session, present, store.STARTING, "resuming")
         self.tell(job.id)
@@ -245,9 +245,3 @@ def ask_to_cancel(database: Database, job_id: str) -> str:
     if run_id:
         cancel_run(run_id)
     return status
-
-
-def _resuming(parameters: dict[str, object]) -> dict[str, object]:
-    config = parameters.get("config")
-    values = dict(config) if isinstance(config, dict) else {}
-    return parameters | {"config": values | {"resume_from_checkpoint": "latest"}}

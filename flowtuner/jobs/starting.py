@@ -102,6 +102,27 @@ def submit(
     return job
 
 
+def repeat(database: Database, job: Job, *, user_id: int | None, priority: int) -> str:
+    """Queues a job once more as a new one, which goes on from the newest checkpoint; answers with its id."""
+    again = Job(
+        id=new_job_id(),
+        user_id=user_id,
+        config_name=job.config_name,
+        priority=priority,
+        status=store.QUEUED,
+        parameters=store.resuming(job.parameters),
+        resolved=job.resolved,
+        output_dir=job.output_dir,
+        gpu_count=job.gpu_count,
+        target=job.target,
+    )
+    with database.writing() as session:
+        session.add(again)
+        session.flush()
+        store.add_event(session, again, "job.status", f"Job {again.id} queued", data={"status": store.QUEUED})
+    return again.id
+
+
 def once(database: Database, owner: str, key: str | None, request: Any, submit: Callable[[str], object]) -> str:
     """The job of a request, by id; one that comes again with the same Idempotency-Key is the same job.
 

@@ -35,6 +35,14 @@ def list_jobs(session: Session, statuses: Sequence[str] = (), user_id: int | Non
     return list(session.scalars(query))
 
 
+def list_newest(session: Session, limit: int, user_id: int | None = None) -> tuple[list[Job], int]:
+    """The newest jobs, and how many there are; of one user only where one is given."""
+    owned = () if user_id is None else (Job.user_id == user_id,)
+    total = session.scalar(select(func.count()).select_from(Job).where(*owned)) or 0
+    query = select(Job).where(*owned).order_by(Job.created_at.desc(), Job.id).limit(limit)
+    return list(session.scalars(query)), total
+
+
 def list_queue(session: Session) -> list[Job]:
     """The jobs that wait, the next one first: by priority, then by age."""
     order = (Job.priority.desc(), Job.created_at, Job.id)
@@ -96,6 +104,12 @@ def add_event(
     )
     session.flush()
     return number
+
+
+def resuming(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job's next flow run is started with: the same, from its newest checkpoint."""
+    values = dict(parameters.get("config") or {})
+    return dict(parameters) | {"config": values | {"resume_from_checkpoint": "latest"}}
 
 
 def read_events(session: Session, job_id: str, after: int, limit: int) -> list[JobEvent]:

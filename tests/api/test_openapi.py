@@ -17,7 +17,7 @@ from flowtuner.api.auth.caller import COOKIE
 from flowtuner.api.auth.permissions import LEVELS
 from flowtuner.records.tables import User
 
-CASES = 75
+CASES = 40
 EXAMPLES = hypothesis.settings(
     max_examples=CASES,
     deadline=None,

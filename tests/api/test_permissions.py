@@ -101,6 +101,9 @@ TABLE = {
     "GET /api/admin/workers": "admin.workers",
     "GET /api/cloud/jobs": "job.view.own",
     "GET /api/cloud/jobs/{job_id}": "job.view.own",
+    "POST /api/cloud/jobs/{job_id}/cancel": "job.cancel.own",
+    "POST /api/cloud/jobs/{job_id}/retry": "job.submit",
+    "DELETE /api/cloud/jobs/{job_id}": "job.delete.own",
     **{
         f"{way.replace(' /', f' {prefix}/', 1)}": who
         for prefix in ("/api/auth", "/api/cloud/auth")
@@ -116,6 +119,7 @@ RESEARCHER = VIEWER | {
     "dataset.upload",
     "job.submit",
     "job.cancel.own",
+    "job.delete.own",
     "queue.view",
     "api.keys.own",
 }
@@ -209,4 +213,10 @@ def test_a_job_is_its_owners(app: FastAPI, as_level: As) -> None:
         assert client.post("/api/queue/0badcafe/cancel").status_code == status
         for path in ("stop", "cancel"):
             assert client.post(f"/api/training/{path}", data={"job_id": "0badcafe"}).status_code == status, path
+        assert client.delete("/api/cloud/jobs/0badcafe").status_code == status
+        assert client.post("/api/cloud/jobs/0badcafe/retry").status_code == status
+    assert researcher.delete("/api/cloud/jobs/0badcafe").json()["code"] == "job_under_way"
     assert researcher.post("/api/queue/0badcafe/cancel").json()["status"] == "cancelled"
+    assert researcher.post("/api/cloud/jobs/0badcafe/retry").json()["status"] == "queued"
+    assert researcher.delete("/api/cloud/jobs/0badcafe").status_code == 200
+    assert researcher.get("/api/cloud/jobs/0badcafe").status_code == 404

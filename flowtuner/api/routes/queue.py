@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from flowtuner.api.auth.caller import Caller
 from flowtuner.api.deps import DatabaseDep, Requires, SettingsDep
 from flowtuner.api.errors import ApiError, refusals
-from flowtuner.api.jobs import find_job, refuse_foreign
+from flowtuner.api.jobs import find_job
 from flowtuner.api.schemas.queue import (
     Limits,
     PriorityChange,
@@ -27,7 +27,7 @@ from flowtuner.engine.hardware import list_gpus
 from flowtuner.jobs import starting, store
 from flowtuner.jobs.dispatch import count_workers, list_workers
 from flowtuner.jobs.environments import EnvironmentStore
-from flowtuner.jobs.loop import JobsLoop, ask_to_cancel
+from flowtuner.jobs.loop import JobsLoop
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
 
@@ -35,7 +35,6 @@ router = APIRouter(tags=["queue"])
 Submitter = Annotated[Caller, Depends(Requires("job.submit"))]
 Viewer = Annotated[Caller, Depends(Requires("job.view.own"))]
 QueueViewer = Annotated[Caller, Depends(Requires("queue.view"))]
-Steerer = Annotated[Caller, Depends(Requires("job.cancel.own"))]
 MANAGE = [Depends(Requires("queue.manage"))]
 
 
@@ -123,17 +122,6 @@ def set_concurrency(limits: Limits, request: Request, database: DatabaseDep) -> 
     return {"success": True, **kept}
 
 
-@router.post("/api/queue/{job_id}/cancel", responses=refusals(401, 403, 404, 409, 503))
-def cancel(job_id: str, caller: Steerer, database: DatabaseDep) -> dict[str, Any]:
-    """Takes a job out of the queue, or has it save and end."""
-    with database.reading() as session:
-        job = find_job(session, caller, job_id)
-    refuse_foreign(caller, job)
-    if job.status in store.OVER:
-        raise ApiError(409, "job_over", f"Job {job.id} is over already: {job.status}", job_id=job.id)
-    return {"success": True, "job_id": job.id, "status": ask_to_cancel(database, job.id)}
-
-
 @router.post("/api/queue/{job_id}/priority", dependencies=MANAGE, responses=refusals(401, 403, 404))
 def set_priority(job_id: str, change: PriorityChange, caller: Viewer, database: DatabaseDep) -> dict[str, Any]:
     """Moves a job that waits before or behind others."""
@@ -150,33 +138,18 @@ def read_workers() -> dict[str, Any]:
     return {"workers": list_workers()}
 
 
-@router.get("/api/cloud/jobs", responses=refusals(401, 403))
-def list_jobs(caller: Viewer, database: DatabaseDep, limit: int = 100) -> dict[str, Any]:
-    """Jobs, newest first: all for leads, else one's own."""
-    sees_all = caller.may("job.view.all") or caller.is_single_user
-    with database.reading() as session:
-        jobs = store.list_jobs(session, user_id=None if sees_all else caller.user_id)
-        return {"jobs": [_describe(job) for job in jobs[: max(0, min(limit, 1000))]], "total": len(jobs)}
-
-
-@router.get("/api/cloud/jobs/{job_id}", responses=refusals(401, 403, 404))
-def read_job(job_id: str, caller: Viewer, database: DatabaseDep) -> dict[str, Any]:
-    """One job."""
-    with database.reading() as session:
-        return _describe(find_job(session, caller, job_id))
-
-
 def _submit(
     wanted: Submission, caller: Caller, database: Database, settings: ServerSettings, key: str | None
 ) -> SubmissionReply:
     wish = starting.merge_environment(wanted.config_name, EnvironmentStore(settings.config_dir))
     with database.reading() as session:
-        is_busy = _is_busy(session)
+        limit = store.read_limits(session)["local_job_max_concurrent"]
+        busy = len(store.list_jobs(session, (store.QUEUED, *store.ACTIVE)))
+    is_busy = limit is not None and busy >= limit
     workers = count_workers() or {}
     if wanted.no_wait and (is_busy or (wanted.target == "worker" and not workers.get("total_workers"))):
-        raise ApiError(
-            409, "rejected", "Maximum concurrent local jobs reached", success=False, status="rejected", job_id=None
-        )
+        reason = f"Maximum concurrent local jobs ({limit}) reached"
+        raise ApiError(409, "rejected", reason, success=False, status="rejected", job_id=None)
     who, priority, target = caller.user_id, caller.priority, wanted.target
     job_id = starting.once(
         database,
@@ -197,12 +170,6 @@ def _submit(
         allocated_gpus=job.allocated_gpus,
         queue_position=None if is_next else position,
     )
-
-
-def _is_busy(session: Session) -> bool:
-    limit = store.read_limits(session)["local_job_max_concurrent"]
-    busy = len(store.list_jobs(session, (store.QUEUED, *store.ACTIVE)))
-    return limit is not None and busy >= limit
 
 
 def _list(database: Database, user_id: int | None) -> QueueList:
@@ -232,24 +199,6 @@ def _entry(job: Job, position: int | None) -> QueueEntry:
         attempt=job.attempt,
         error_message=job.detail if job.status == store.ERROR else None,
     )
-
-
-def _describe(job: Job) -> dict[str, Any]:
-    return {
-        "job_id": job.id,
-        "job_type": "local",
-        "provider": None,
-        "status": job.status,
-        "config_name": job.config_name,
-        "created_at": job.created_at.isoformat(),
-        "started_at": job.started_at.isoformat() if job.started_at else None,
-        "completed_at": job.completed_at.isoformat() if job.completed_at else None,
-        "user_id": job.user_id,
-        "output_dir": job.output_dir,
-        "progress": job.progress or None,
-        "error_message": job.detail if job.status == store.ERROR else None,
-        "metadata": {"runtime_config": job.resolved.get("config", {}), "flow_run_id": job.flow_run_id},
-    }
 
 
 def _count_by_user(session: Session) -> dict[str, int]:
