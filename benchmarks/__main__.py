@@ -105,6 +105,12 @@ def _measure_uploads(ground: Path, rounds: int) -> Iterable[Row]:
     yield measure_training(ground, open_steps(ground), rounds)
 
 
+def _measure_http(ground: Path, rounds: int) -> Iterable[Row]:
+    from benchmarks.http import measure_http
+
+    yield from measure_http(ground, rounds)
+
+
 SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {
     "steps": _measure_steps,
     "caches": _measure_caches,
@@ -112,6 +118,7 @@ SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {
     "orchestration": _measure_orchestration,
     "data": _measure_data,
     "uploads": _measure_uploads,
+    "http": _measure_http,
 }
 
 

@@ -20,6 +20,7 @@ from flowtuner.api.auth.uses import KeyUses
 from flowtuner.api.board import Board
 from flowtuner.api.deps import get_caller
 from flowtuner.api.errors import install_error_handlers
+from flowtuner.api.memory import Memory
 from flowtuner.api.protection import Protection
 from flowtuner.api.routes import auth, configs, datasets, events, jobs, pages, queue, summary, system, training, users
 from flowtuner.api.settings import ServerSettings
@@ -71,7 +72,7 @@ def create_app(settings: ServerSettings, services: Services | None = None, first
         board.open()
         loop = JobsLoop(database, settings.home, board.tell)
         app.state.database, app.state.board, app.state.jobs = database, board, loop
-        app.state.closing = asyncio.Event()
+        app.state.memory, app.state.closing = Memory(database), asyncio.Event()
         if first:
             starting.queue_first(database, EnvironmentStore(settings.config_dir), first)
         if services:

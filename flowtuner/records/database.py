@@ -33,6 +33,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = make_url(_with_driver(url))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self.generation = 0
+        """Counts what was written through this object: what was read before the last count may be out of date."""
         self.engine = _open(self)
         self._readers = sessionmaker(self.engine, expire_on_commit=False)
         self._writers = sessionmaker(self.engine.execution_options(writes=True), expire_on_commit=False)
@@ -77,6 +79,7 @@ class Database:
             if not self.is_sqlite:
                 session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": WRITERS_LOCK})
             yield session
+        self.generation += 1
 
     def close(self) -> None:
         """Closes all connections."""

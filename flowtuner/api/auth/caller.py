@@ -6,6 +6,7 @@ import hashlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from fastapi.requests import HTTPConnection
 from sqlalchemy import func, select
@@ -38,6 +39,11 @@ class Caller:
         """Whether nobody has an account yet and this is the person in front of the machine."""
         return self.user_id is None
 
+    @property
+    def sight(self) -> int | None:
+        """Tells apart those who see different jobs: a user's number, or None for those who see all."""
+        return None if self.may("job.view.all") else self.user_id
+
     def may(self, permission: str) -> bool:
         """Whether the sender has a permission, and its key too."""
         return allows(self.granted, permission) and (self.scope is None or allows(self.scope, permission))
@@ -47,18 +53,33 @@ class Caller:
         return self.is_single_user or (user_id is not None and user_id == self.user_id)
 
 
-def identify(connection: HTTPConnection, session: Session) -> Caller | None:
+@dataclass(frozen=True)
+class Credentials:
+    """What a request brings to show who sends it, as it is stored: nobody else's hash is the same."""
+
+    key: str | None
+    cookie: str | None
+    is_local: bool
+
+    @classmethod
+    def of(cls, connection: HTTPConnection) -> Self:
+        """The credentials of a request."""
+        key, cookie = _given_key(connection.headers), connection.cookies.get(COOKIE)
+        return cls(digest(key) if key else None, digest(cookie) if cookie else None, is_local(connection))
+
+
+def identify(given: Credentials, session: Session) -> Caller | None:
     """The sender: by key, else by cookie, else the single user; a key that is not valid counts as none."""
-    if key := _given_key(connection.headers):
-        found = session.scalar(select(ApiKey).options(joinedload(ApiKey.user)).where(ApiKey.hash == digest(key)))
+    if given.key:
+        found = session.scalar(select(ApiKey).options(joinedload(ApiKey.user)).where(ApiKey.hash == given.key))
         if found and _is_valid(found):
             scope = None if found.scoped_permissions is None else frozenset(found.scoped_permissions)
             return _caller(found.user, scope=scope, key_id=found.id)
-    if cookie := connection.cookies.get(COOKIE):
-        login = session.scalar(select(Login).options(joinedload(Login.user)).where(Login.hash == digest(cookie)))
+    if given.cookie:
+        login = session.scalar(select(Login).options(joinedload(Login.user)).where(Login.hash == given.cookie))
         if login and login.expires_at > now() and login.user.is_active:
             return _caller(login.user, has_cookie=True)
-    if is_local(connection) and not has_users(session):
+    if given.is_local and not has_users(session):
         return Caller(None, "local", frozenset({EVERYTHING}), priority=100)
     return None
 

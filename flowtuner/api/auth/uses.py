@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 
@@ -19,15 +18,17 @@ class KeyUses:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
         self._written: dict[int, float] = {}
 
-    def note(self, database: Database, key_id: int) -> None:
-        """A key was used."""
+    def is_news(self, key_id: int) -> bool:
+        """Whether this use is to be written down; says so once."""
         moment = self._clock()
-        with self._lock:
-            if moment - self._written.get(key_id, float("-inf")) < PERIOD_S:
-                return
-            self._written[key_id] = moment
+        if moment - self._written.get(key_id, float("-inf")) < PERIOD_S:
+            return False
+        self._written[key_id] = moment
+        return True
+
+    def write(self, database: Database, key_id: int) -> None:
+        """Writes down that a key was used now."""
         with database.writing() as session:
             session.execute(update(ApiKey).where(ApiKey.id == key_id).values(last_used_at=now()))

@@ -15,7 +15,7 @@ from fastapi.responses import StreamingResponse
 
 from flowtuner.api.auth.caller import Caller
 from flowtuner.api.board import PAGE, Board, Frame
-from flowtuner.api.deps import DatabaseDep, Requires
+from flowtuner.api.deps import DatabaseDep, MemoryDep, Requires
 from flowtuner.api.errors import refusals
 from flowtuner.api.jobs import JobId, find_current, find_job
 from flowtuner.records.database import Database
@@ -31,11 +31,21 @@ BEATS = 7
 
 @router.get("/api/training/events", responses=refusals(401, 403, 404))
 async def read_events(
-    request: Request, caller: Viewer, database: DatabaseDep, since_index: int = 0, job_id: JobId = None
+    request: Request,
+    caller: Viewer,
+    database: DatabaseDep,
+    memory: MemoryDep,
+    since_index: int = 0,
+    job_id: JobId = None,
 ) -> Response:
     """The events behind the first `since_index`; ask again with `next_index` for those after."""
     board: Board = request.app.state.board
-    found = await run_in_threadpool(_find, database, caller, job_id)
+    question = ("newest event", caller.sight, job_id)
+    found = memory.recall(question)
+    if found is None:
+        generation = database.generation
+        found = await run_in_threadpool(_find, database, caller, job_id)
+        memory.keep(question, found, generation)
     if found is None:
         return Response('{"events":[],"job_id":null,"next_index":0}', media_type="application/json")
     current, newest = found

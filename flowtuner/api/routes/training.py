@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from flowtuner.api import fragments
 from flowtuner.api.auth.caller import Caller
-from flowtuner.api.deps import CallerDep, DatabaseDep, Requires, SettingsDep
+from flowtuner.api.deps import CallerDep, DatabaseDep, MemoryDep, Requires, SettingsDep
 from flowtuner.api.errors import ApiError, describe_faults, pages, refusals
 from flowtuner.api.forms import FORM, FormDep, wants_json
 from flowtuner.api.jobs import JobField, JobId, find_active, find_current, find_job, find_newest, refuse_foreign
@@ -91,12 +91,18 @@ async def start(
     return answer
 
 
-@router.get("/api/training/status", responses=refusals(401, 403, 404))
-def read_status(caller: Viewer, database: DatabaseDep, job_id: JobId = None) -> StatusReply:
+@router.get(
+    "/api/training/status", response_model=None, responses=refusals(401, 403, 404) | {200: {"model": StatusReply}}
+)
+async def read_status(caller: Viewer, database: DatabaseDep, memory: MemoryDep, job_id: JobId = None) -> Response:
     """Where the job stands: the named one, or the newest under way."""
-    with database.reading() as session:
-        job = find_current(session, caller, job_id)
-        return describe_status(job)
+    question = ("status", caller.sight, job_id)
+    body = memory.recall(question)
+    if body is None:
+        generation = database.generation
+        body = await run_in_threadpool(_describe_status, caller, database, job_id)
+        memory.keep(question, body, generation)
+    return Response(body, media_type="application/json")
 
 
 @router.get("/api/training/config", responses=refusals(401, 403, 404))
@@ -166,6 +172,11 @@ MAY_CHECK = [Depends(Requires("config.view"))]
 hidden: dict[str, Any] = {"methods": ["POST"], "include_in_schema": False, "response_model": None}
 router.add_api_route(f"{OLD}/check", validate, dependencies=MAY_CHECK, **hidden)
 router.add_api_route(f"{OLD}/run", start, **hidden)
+
+
+def _describe_status(caller: Caller, database: Database, job_id: str | None) -> str:
+    with database.reading() as session:
+        return describe_status(find_current(session, caller, job_id)).model_dump_json()
 
 
 def _inspect(form: dict[str, Any], database: Database, settings: ServerSettings) -> Inspection:
