@@ -26,6 +26,7 @@ from flowtuner.publishing.memory import remember_entries
 from flowtuner.publishing.snapshot import WHOLE, claimed_spool
 from tasks.cancellation import RunCancelledError, is_cancelled, limited, watched_for_cancel
 from tasks.checkpoint import save_checkpoint
+from tasks.delivery import delivered
 from tasks.grace import Grace, Reason
 from tasks.ledger import Ledger
 from tasks.orders import Orders
@@ -152,6 +153,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
         shown_live(events, spec.loaded),
         tracked(events, config),
         announced(events, config),
+        delivered(events),
         claimed_spool(spec.output_dir),
     ):
         engine = Engine(spec, events, config.grace_seconds)

@@ -22,16 +22,30 @@ from flowtuner.api.deps import get_caller
 from flowtuner.api.errors import install_error_handlers
 from flowtuner.api.memory import Memory
 from flowtuner.api.protection import Protection
-from flowtuner.api.routes import auth, configs, datasets, events, jobs, pages, queue, summary, system, training, users
+from flowtuner.api.routes import (
+    auth,
+    configs,
+    datasets,
+    events,
+    jobs,
+    pages,
+    queue,
+    runs,
+    summary,
+    system,
+    training,
+    users,
+)
 from flowtuner.api.settings import ServerSettings
 from flowtuner.jobs import starting
+from flowtuner.jobs.couriers import Couriers
 from flowtuner.jobs.environments import EnvironmentStore
 from flowtuner.jobs.loop import JobsLoop
 from flowtuner.records.database import Database
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MODULES = (pages, system, auth, users, configs, datasets, training, summary, events, queue, jobs)
+MODULES = (pages, system, auth, users, configs, datasets, training, summary, events, queue, jobs, runs)
 ROUTERS: tuple[APIRouter, ...] = tuple(module.router for module in MODULES)
 # Everything else asks who is there; a route that forgets to keeps the server from starting.
 PUBLIC = frozenset(
@@ -39,6 +53,7 @@ PUBLIC = frozenset(
         "/health",
         "/ready",
         *pages.PUBLIC,
+        *runs.PUBLIC,
         *(prefix + path for path in auth.PUBLIC for prefix in (auth.PREFIX, auth.OLD_PREFIX)),
     }
 )
@@ -70,7 +85,8 @@ def create_app(settings: ServerSettings, services: Services | None = None, first
         database.migrate()
         board = Board(database, settings.home)
         board.open()
-        loop = JobsLoop(database, settings.home, board.tell)
+        loop = JobsLoop(database, settings.home, board.tell, settings.public_url)
+        app.state.couriers = Couriers(database, settings.public_url)
         app.state.database, app.state.board, app.state.jobs = database, board, loop
         app.state.memory, app.state.closing = Memory(database), asyncio.Event()
         if first:

@@ -30,6 +30,8 @@ class ServerSettings:
     host: str = HOST
     port: int = PORT
     is_tls: bool = False
+    public_url: str | None = None
+    """Where other machines reach this server: their runs send their events there."""
     allowed_origins: tuple[str, ...] = ("http://localhost:3000", "http://localhost:8000")
     rate_limit_calls: int = 360
     rate_limit_period_s: float = 60.0
@@ -62,6 +64,7 @@ class ServerSettings:
             "output_dir": here / Path(environ.get("FLOWTUNER_OUTPUT_DIR") or "output").expanduser(),
             "database_url": environ.get("FLOWTUNER_DATABASE_URL") or f"sqlite:///{home / 'flowtuner.db'}",
             "host": environ.get("SIMPLETUNER_HOST") or HOST,
+            "public_url": environ.get("FLOWTUNER_PUBLIC_URL") or None,
             "port": int(environ.get("SIMPLETUNER_PORT") or PORT),
             "rate_limit_calls": int(environ.get("RATE_LIMIT_CALLS") or cls.rate_limit_calls),
             "rate_limit_period_s": float(environ.get("RATE_LIMIT_PERIOD") or cls.rate_limit_period_s),

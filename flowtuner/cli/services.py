@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from flowtuner.cli.output import tell
 from flowtuner.cli.reach import require_answer
@@ -14,12 +14,16 @@ from flowtuner.cli.worker import LocalWorker
 from flowtuner.errors import FlowtunerError
 from flowtuner.jobs.server import ServerAddress, default_home, prefect_server
 
-if TYPE_CHECKING:
-    from flowtuner.jobs.loop import JobsLoop
-
 LOG = logging.getLogger(__name__)
 LOOK_S = 1.0
 PAUSE_S = 5.0
+
+
+class Jobs(Protocol):
+    """What begins once Prefect and a worker are there."""
+
+    def start(self) -> None:
+        """Begins; may be told so again."""
 
 
 class LocalServices:
@@ -33,7 +37,7 @@ class LocalServices:
         self._fault: str | None = "Prefect is still starting"
         self.ui_url: str | None = None
 
-    def start(self, jobs: JobsLoop) -> None:
+    def start(self, jobs: Jobs) -> None:
         """Begins; starts the jobs once everything is there."""
         self._thread = threading.Thread(target=self._serve, args=(jobs,), name="services", daemon=True)
         self._thread.start()
@@ -48,7 +52,7 @@ class LocalServices:
         if self._thread:
             self._thread.join()
 
-    def _serve(self, jobs: JobsLoop) -> None:
+    def _serve(self, jobs: Jobs) -> None:
         while not self._stop.is_set():
             try:
                 with prefect_server() as address:
@@ -57,7 +61,7 @@ class LocalServices:
                 self._tell_once(str(error))
                 self._stop.wait(PAUSE_S)
 
-    def _keep(self, address: ServerAddress, jobs: JobsLoop) -> None:
+    def _keep(self, address: ServerAddress, jobs: Jobs) -> None:
         if not address.is_ours:
             require_answer(address.api_url)
         from prefect.context import refresh_global_settings_context

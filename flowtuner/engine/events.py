@@ -137,6 +137,29 @@ def follow_events(path: Path, after: int, stop: threading.Event, poll_s: float =
         stop.wait(poll_s)
 
 
+@dataclass
+class Tail:
+    """Reads a log from where it last was; a line that is still being written waits for its end."""
+
+    path: Path
+    offset: int = 0
+
+    def read(self) -> list[Event]:
+        """The events that came since."""
+        try:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self.offset:
+                    self.offset = 0  # the log was made anew
+                file.seek(self.offset)
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        whole = data.rfind(b"\n") + 1
+        self.offset += whole
+        lines = data[:whole].decode("utf-8", errors="replace").splitlines()
+        return [event for event in map(_parse, lines) if event]
+
+
 def last_seq(path: Path) -> int:
     """The number of the newest complete event of a log, 0 if there is none."""
     if not path.exists():

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import datetime
-import json
 import math
 import mimetypes
-import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,29 +36,16 @@ class Report:
     run: str = ""
 
 
-@dataclass
 class LogReader:
-    """Reads a run's log from where it last was; a line that is still being written waits for its end."""
+    """Reads a run's log from where it last was."""
 
-    path: Path
-    offset: int = 0
+    def __init__(self, path: Path) -> None:
+        self._tail = events.Tail(path)
 
-    def read(self, run: str | None, after: int) -> Iterator[Report]:
+    def read(self, run: str | None, after: int) -> list[Report]:
         """The new reports of one run, or of all that wrote into the log."""
-        try:
-            with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size < self.offset:
-                    self.offset = 0  # the log was made anew
-                file.seek(self.offset)
-                data = file.read()
-        except FileNotFoundError:
-            return
-        whole = data.rfind(b"\n") + 1
-        for line in data[:whole].splitlines():
-            event = _parse(line)
-            if event and run in (None, event.run) and event.seq > after:
-                yield translate(event)
-        self.offset += whole
+        new = (event for event in self._tail.read() if run in (None, event.run) and event.seq > after)
+        return [translate(event) for event in new]
 
 
 def translate(event: events.Event) -> Report:
@@ -186,13 +171,6 @@ def _other(data: dict[str, Any]) -> dict[str, Any]:
 
 def _about(type: str, message: str, severity: str = "info", **body: Any) -> dict[str, Any]:
     return {"type": type, "severity": severity, "message": message, "body": body}
-
-
-def _parse(line: bytes) -> events.Event | None:
-    try:
-        return events.Event(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
 
 
 _DESCRIBED = {

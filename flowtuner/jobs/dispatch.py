@@ -39,7 +39,9 @@ class RunState:
     """Whether its process was on this machine and is there no more."""
 
 
-def start_run(parameters: Mapping[str, Any], job_id: str, attempt: int) -> str:
+def start_run(
+    parameters: Mapping[str, Any], job_id: str, attempt: int, environment: Mapping[str, str] | None = None
+) -> str:
     """Creates the flow run of a job; asked twice for the same attempt it is the same run."""
     from prefect.exceptions import ObjectNotFound
 
@@ -56,6 +58,7 @@ def start_run(parameters: Mapping[str, Any], job_id: str, attempt: int) -> str:
             name=f"job {job_id}" + (f", attempt {attempt}" if attempt > 1 else ""),
             tags=["flowtuner", f"job:{job_id}"],
             idempotency_key=f"flowtuner-{job_id}-{attempt}",
+            job_variables={"env": dict(environment)} if environment else None,
         )
         return str(run.id)
 

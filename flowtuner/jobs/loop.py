@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy.orm import Session
-
-from flowtuner.engine.reports import LogReader, Report
+from flowtuner.engine.reports import LogReader
 from flowtuner.errors import Terminal
 from flowtuner.jobs import store
+from flowtuner.jobs.couriers import Couriers
 from flowtuner.jobs.dispatch import PrefectAway, RunState, cancel_run, mark_crashed, read_states, start_run
+from flowtuner.jobs.intake import keep_pictures, take
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
 
@@ -33,6 +32,9 @@ class JobsLoop:
     home: Path
     tell: Callable[[str], None] = lambda job_id: None
     """Called with the id of a job that has new events."""
+
+    public_url: str | None = None
+    """Where runs on other machines reach this server, if they do."""
 
     tick_s: float = TICK_S
     _readers: dict[str, LogReader] = field(default_factory=dict)
@@ -92,51 +94,13 @@ class JobsLoop:
         if not job.output_dir or not job.flow_run_id:
             return
         reader = self._readers.setdefault(job.id, LogReader(Path(job.output_dir) / "logs" / "events.jsonl"))
-        reports = list(reader.read(job.flow_run_id, job.last_source))
+        reports = reader.read(job.flow_run_id, job.last_source)
         if not reports:
             return
-        pictures = {report.source: self._keep_pictures(job.id, report) for report in reports if report.pictures}
-        with self.database.writing() as session:
-            present = session.get_one(Job, job.id)
-            for report in reports:
-                self._take(session, present, report, pictures.get(report.source, []))
+        pictures = {each.source: keep_pictures(self.home, job.id, each) for each in reports if each.pictures}
+        take(self.database, job.id, job.flow_run_id, reports, pictures)
         job.last_source = reports[-1].source
         self.tell(job.id)
-
-    def _take(self, session: Session, job: Job, report: Report, pictures: list[str]) -> None:
-        if report.source <= job.last_source:
-            return
-        body = report.body | ({"pictures": pictures} if pictures else {})
-        store.add_event(
-            session,
-            job,
-            report.type,
-            report.message,
-            severity=report.severity,
-            source=report.source,
-            time=report.time,
-            **body,
-        )
-        job.last_source = report.source
-        if report.type == "training.progress":
-            job.progress = body["data"]
-        if report.type == "lifecycle.stage":
-            job.stages = job.stages | {body["stage"]["key"]: body["stage"]}
-
-    def _keep_pictures(self, job_id: str, report: Report) -> list[str]:
-        # The output folder rotates, and may be on a machine that goes; what was seen once stays to be seen.
-        folder = self.home / "pictures" / job_id
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = []
-        for number, path in enumerate(report.pictures):
-            name = f"{report.source}-{number}{path.suffix}"
-            try:
-                shutil.copyfile(path, folder / name)
-            except OSError as error:
-                LOG.warning("a picture of job %s is lost: %s", job_id, error)
-                continue
-            kept.append(name)
-        return kept
 
     def _settle(self, job: Job, state: RunState | None) -> None:
         if job.flow_run_id is None:
@@ -209,14 +173,15 @@ class JobsLoop:
                 store.move(session, job, store.CANCELLED, "cancelled before it began")
                 return
             attempt, parameters = job.attempt + 1, dict(job.parameters)
+        environment = Couriers(self.database, self.public_url).environment_of(job_id)
         try:
-            run_id = start_run(parameters, job_id, attempt)
+            run_id = start_run(parameters, job_id, attempt, environment)
         except Terminal as error:
             self._move(job_id, store.ERROR, str(error))
             return
         with self.database.writing() as session:
             job = session.get_one(Job, job_id)
-            job.flow_run_id, job.attempt = run_id, attempt
+            job.flow_run_id, job.attempt, job.last_source = run_id, attempt, 0
             is_unwanted = job.detail == CANCEL
         if is_unwanted:  # somebody cancelled while Prefect was asked
             cancel_run(run_id)

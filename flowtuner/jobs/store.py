@@ -96,6 +96,7 @@ def add_event(
         JobEvent(
             job_id=job.id,
             number=number,
+            attempt=job.attempt,
             source=source,
             type=type,
             time=moment,

@@ -158,15 +158,17 @@ class JobEvent(Table):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     source: Mapped[int | None]
     """Its number in the run's own log; none for what the server noted itself."""
+    attempt: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Which attempt of the job told it: another machine's log counts from one again."""
     type: Mapped[str] = mapped_column(String(50))
     time: Mapped[datetime.datetime]
     body: Mapped[dict[str, Any]]
 
-    __table_args__ = (Index("one_of_each_source", "job_id", "source", unique=True),)
+    __table_args__ = (Index("one_of_each_source", "job_id", "attempt", "source", unique=True),)
 
 
 class Idempotency(Table):
-    """What a request with an Idempotency-Key was answered, so that its repetition is answered the same."""
+    """Which job a request with an Idempotency-Key made, so that its repetition makes no other."""
 
     __tablename__ = "idempotency"
 
@@ -174,5 +176,4 @@ class Idempotency(Table):
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     request_hash: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str | None] = mapped_column(String(32))
-    reply: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime.datetime] = mapped_column(default=now)

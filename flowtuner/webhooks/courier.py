@@ -49,7 +49,7 @@ class Courier:
         reader = LogReader(self.events.path)
         while True:
             is_over = self.stop.is_set()  # before the log is read: what was written until then is in it
-            reports = list(reader.read(None, self._told))
+            reports = reader.read(None, self._told)
             if not all(self._tell(report) for report in self._select(reports)):
                 self._account(reports)
                 return

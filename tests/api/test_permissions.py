@@ -18,6 +18,7 @@ from tests.api.conftest import PASSWORD
 As = Callable[[str], TestClient]
 PUBLIC = "everybody"
 KNOWN = "whoever is known"
+TOKEN = "whoever has the token of the job"
 AUTH = {
     "GET /setup/status": PUBLIC,
     "POST /setup/first-admin": PUBLIC,
@@ -99,6 +100,7 @@ TABLE = {
     "POST /api/queue/{job_id}/cancel": "job.cancel.own",
     "POST /api/queue/{job_id}/priority": "queue.manage",
     "GET /api/admin/workers": "admin.workers",
+    "POST /api/runs/{job_id}/events": TOKEN,
     "GET /api/cloud/jobs": "job.view.own",
     "GET /api/cloud/jobs/{job_id}": "job.view.own",
     "POST /api/cloud/jobs/{job_id}/cancel": "job.cancel.own",
@@ -128,9 +130,10 @@ MAY = {
     "viewer": VIEWER,
     "researcher": RESEARCHER,
     "lead": RESEARCHER,
-    "admin": {*TABLE.values()},
+    "admin": {*TABLE.values()} - {TOKEN},
     "key": {KNOWN, "config.view"},
 }
+BODY = {"run": "", "events": []}
 FILLED = {"{name}": "nothing", "{user_id}": "99999", "{key_id}": "99999", "{job_id}": "0badcafe"}
 
 
@@ -152,7 +155,7 @@ def ask(client: TestClient, method: str, path: str) -> int:
     for name, value in FILLED.items():
         path = path.replace(name, value)
     if method != "WS":
-        return client.request(method, path, json={} if method in ("POST", "PUT", "PATCH") else None).status_code
+        return client.request(method, path, json=BODY if method in ("POST", "PUT", "PATCH") else None).status_code
     try:
         with client.websocket_connect(f"ws://localhost:8001{path}"):
             return 200

@@ -7,9 +7,11 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from flowtuner.cli.arguments import make_parser
 from flowtuner.cli.certificate import write_certificate
@@ -18,6 +20,9 @@ from flowtuner.cli.output import tell, write
 from flowtuner.cli.services import LocalServices
 from flowtuner.errors import FlowtunerError
 from flowtuner.jobs.server import ServerAddress
+
+if TYPE_CHECKING:
+    from flowtuner.api.settings import ServerSettings
 
 DRAIN_S = 5
 
@@ -36,39 +41,75 @@ def run(argv: Sequence[str]) -> int:
     return _serve(known, settings, certificate)
 
 
-def _serve(known: argparse.Namespace, settings: object, certificate: tuple[Path, Path] | None) -> int:
-    import uvicorn
+def _serve(known: argparse.Namespace, settings: ServerSettings, certificate: tuple[Path, Path] | None) -> int:
+    from flowtuner.api.app import choose_host
 
-    from flowtuner.api.app import choose_host, create_app
-    from flowtuner.api.settings import ServerSettings
-
-    assert isinstance(settings, ServerSettings)
     host, needs_token = choose_host(settings, is_given=bool(known.host or os.environ.get("SIMPLETUNER_HOST")))
-    scheme = "https" if certificate else "http"
-    write(f"API:          {scheme}://{host}:{settings.port}   (docs at /docs)")
+    write(f"API:          {'https' if certificate else 'http'}://{host}:{settings.port}   (a page at /, docs at /docs)")
     if needs_token:
         write(f"Set-up token: {settings.read_setup_token()}   (as X-Setup-Token, for the first administrator)")
-    services = LocalServices(settings.working_dir, _tell_ready)
-    app = create_app(settings, services, known.env)
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=settings.port,
-        log_level="warning",
-        timeout_graceful_shutdown=DRAIN_S,
-        ws="websockets-sansio",
-        ssl_keyfile=str(certificate[0]) if certificate else None,
-        ssl_certfile=str(certificate[1]) if certificate else None,
-    )
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    server = uvicorn.Server(config)
+    services = LocalServices(settings.working_dir, _tell_ready)
+    listening = {
+        "host": host,
+        "port": settings.port,
+        "log_level": "warning",
+        "timeout_graceful_shutdown": DRAIN_S,
+        "ws": "websockets-sansio",
+        "ssl_keyfile": str(certificate[0]) if certificate else None,
+        "ssl_certfile": str(certificate[1]) if certificate else None,
+    }
     try:
         with contextlib.suppress(KeyboardInterrupt), _stopped_by_sigterm():
-            server.run()  # which hands on the signal that ended it
+            is_served = (_run_reloading if known.reload else _run)(known, settings, services, listening)
     finally:
         with _undisturbed():
             services.close()
-    return Exit.OK if server.started else Exit.FAILED
+    return Exit.OK if is_served else Exit.FAILED
+
+
+def _run(
+    known: argparse.Namespace, settings: ServerSettings, services: LocalServices, listening: dict[str, Any]
+) -> bool:
+    import uvicorn
+
+    from flowtuner.api.app import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app(settings, services, known.env), **listening))
+    try:
+        server.run()  # which hands on the signal that ended it
+    except KeyboardInterrupt:
+        return bool(server.started)
+    return bool(server.started)
+
+
+def _run_reloading(
+    known: argparse.Namespace, settings: ServerSettings, services: LocalServices, listening: dict[str, Any]
+) -> bool:
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload
+
+    from flowtuner.api import reloading
+
+    ready = threading.Event()
+    services.start(_Told(ready.set))
+    while not ready.wait(0.2):
+        pass
+    if settings.is_tls:
+        os.environ[reloading.IS_TLS] = "1"
+    watched = [str(Path(reloading.__file__).parents[2] / name) for name in ("flowtuner", "flows", "tasks", "blocks")]
+    config = uvicorn.Config(
+        "flowtuner.api.reloading:make_app", factory=True, reload=True, reload_dirs=watched, **listening
+    )
+    ChangeReload(config, target=uvicorn.Server(config).run, sockets=[config.bind_socket()]).run()
+    return True
+
+
+class _Told:
+    """Stands for the jobs, which begin in the process that is started again and again."""
+
+    def __init__(self, start: Callable[[], None]) -> None:
+        self.start = start
 
 
 def _tell_ready(address: ServerAddress, deployments: Sequence[str]) -> None:
@@ -124,6 +165,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("-p", "--port", type=int, help="port to listen on (default: SIMPLETUNER_PORT, or 8001)")
     parser.add_argument("-e", "--env", metavar="NAME", help="train this environment as soon as everything is ready")
+    parser.add_argument(
+        "--reload", action="store_true", help="start the API again when the code changes: to develop it"
+    )
     parser.add_argument("--mode", choices=["unified"], default="unified", help="all in one: the only mode")
     parser.add_argument("--ssl", action="store_true", help="serve https; a certificate is made if none is given")
     parser.add_argument("--ssl-key", metavar="FILE", type=Path, help="private key, PEM")
