@@ -58,19 +58,19 @@ def collect_findings(loaded: LoadedConfig, *, will_publish: bool = True) -> list
     return [*inspect_run(loaded), *hooks, *(_inspect_publishing(loaded) if will_publish else ())]
 
 
-def inspect_file(path: Path, config_dir: Path) -> Inspection:
-    """Loads a configuration file and looks at all that it names."""
+def inspect_file(path: Path, config_dir: Path, *, fills_in: bool = True) -> Inspection:
+    """Loads a configuration file and looks at all that it names; may leave `{env:NAME}` as it is."""
     try:
-        loaded = load(config_file=path, config_dir=config_dir, checks=[check_publishing])
+        loaded = load(config_file=path, config_dir=config_dir, checks=[check_publishing], fills_in=fills_in)
     except ConfigError as error:
         return Inspection.of_faults(error.faults)
     return Inspection(loaded, tuple(collect_findings(loaded)))
 
 
-def inspect_values(config: Mapping[str, Any], config_dir: Path, beside: Path) -> Inspection:
+def inspect_values(config: Mapping[str, Any], config_dir: Path, beside: Path, *, fills_in: bool = True) -> Inspection:
     """The same for options that stand in no file; relative paths mean what they would in `beside`."""
     with _lent_file(config, beside.parent if beside.parent.is_dir() else config_dir) as path:
-        return inspect_file(path, config_dir)
+        return inspect_file(path, config_dir, fills_in=fills_in)
 
 
 def findings_of(faults: Iterable[Fault]) -> list[Finding]:

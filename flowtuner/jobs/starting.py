@@ -67,9 +67,9 @@ def merge_environment(name: str, environments: EnvironmentStore) -> Wish:
     return Wish(dict(found.config), found.name, found.folder)
 
 
-def inspect_wish(wish: Wish, config_dir: Path) -> Inspection:
+def inspect_wish(wish: Wish, config_dir: Path, *, fills_in: bool = True) -> Inspection:
     """Everything that keeps a wish from being trained; starts nothing, leaves nothing."""
-    return inspect_values(wish.values, config_dir, wish.folder / "config.json")
+    return inspect_values(wish.values, config_dir, wish.folder / "config.json", fills_in=fills_in)
 
 
 def submit(

@@ -40,11 +40,14 @@ def load(
     environ: Mapping[str, str] = os.environ,
     config_dir: Path | None = None,
     checks: Sequence[Check] = (),
+    fills_in: bool = True,
 ) -> LoadedConfig:
     """The configuration of a run: defaults, then the config file, environment, flags and values, each over the last.
 
+    Without `fills_in` no `{env:NAME}` is replaced: for those who may not know what this machine's variables hold.
     Raises ConfigError with every fault.
     """
+    secrets = environ if fills_in else {}
     faults: list[Fault] = []
     warnings: list[str] = []
     here = Path.cwd()
@@ -53,15 +56,15 @@ def load(
     if any(fault.option in FILE_OPTIONS for fault in faults):
         # Without its file a run lacks everything; saying so would bury what is wrong.
         raise ConfigError(faults)
-    chosen = merge(layers, environ, faults, warnings)
+    chosen = merge(layers, secrets, faults, warnings)
     origins = {name: given.origin for name, given in chosen.items()}
     datasets_source = _read_source(chosen, places, faults)
-    config, broken = _build(chosen, places, environ, faults)
+    config, broken = _build(chosen, places, secrets, faults)
     config = resolve_paths(config, chosen, places, faults)
     faults.extend(check_rules(config, origins, broken))
     for check in checks:
         faults.extend(check(config))
-    datasets = read_datasets(datasets_source, config, places, environ, faults) if datasets_source else ()
+    datasets = read_datasets(datasets_source, config, places, secrets, faults) if datasets_source else ()
     if faults:
         raise ConfigError(faults)
     return LoadedConfig(config, datasets, _complete(config, origins), tuple(warnings), places.config_file)

@@ -223,3 +223,14 @@ def test_a_job_is_its_owners(app: FastAPI, as_level: As) -> None:
     assert researcher.post("/api/cloud/jobs/0badcafe/retry").json()["status"] == "queued"
     assert researcher.delete("/api/cloud/jobs/0badcafe").status_code == 200
     assert researcher.get("/api/cloud/jobs/0badcafe").status_code == 404
+
+
+def test_whoever_may_not_start_a_run_learns_nothing_of_the_machines_variables(
+    as_level: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CANARY", "canary-in-a-coal-mine")
+    form = {"--model_family": "{env:CANARY}"}
+    seen = as_level("viewer").post("/api/training/validate", data=form, headers={"Accept": "application/json"})
+    assert seen.status_code == 422
+    assert "canary-in" not in seen.text
+    assert "canary-in" in as_level("researcher").post("/api/training/validate", data=form).text

@@ -19,6 +19,7 @@ from PIL import Image
 
 from flowtuner.engine.families import open_family
 from tests.conftest import draw_pictures
+from tests.fakes.receiver import receiving
 from tests.options.test_seeds import KONTEXT, KONTEXT_DATA, PIXART, PIXART_DATA
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -57,6 +58,7 @@ jq '{ "name": "NAME", "description": "API", "tags": ["api"], "config": . }' $WOR
   > $WORKSPACE/update.json
 curl -s -X PUT $API/api/configs/NAME -H 'Content-Type: application/json' --data-binary @$WORKSPACE/update.json
 """
+PROGRAM = Path(sys.executable).with_name("simpletuner")
 OVER = ("completed", "error", "cancelled", "stopped")
 
 
@@ -127,11 +129,11 @@ class serve:  # noqa: N801  reads like a function
             "FLOWTUNER_HOME": str(self.root / "home"),
             "DATASETS_DIR": str(self.root / "datasets"),
             "OMP_NUM_THREADS": "1",
+            "FLOWTUNER_WEBHOOK_ALLOW": "127.0.0.1",
         }
         environment.pop("PREFECT_API_URL", None)
-        program = Path(sys.executable).with_name("simpletuner")
         with (self.root / "server.log").open("wb") as log:
-            command = [str(program), "server", "--port", str(self.port)]
+            command = [str(PROGRAM), "server", "--port", str(self.port)]
             self.process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=log)
         deadline = time.monotonic() + 180
         while not self._is_ready():
@@ -155,7 +157,21 @@ def placed(shell: Shell, entries: list[dict[str, Any]]) -> str:
     return json.dumps(entries).replace('"/data/', f'"{shell.root}/data/')
 
 
+WEBHOOK = """
+  -F --webhook_config='[{"webhook_type":"raw","callback_url":"ADDRESS","log_level":"info","ssl_no_verify":false}]'
+  -F --webhook_reporting_interval=10
+""".replace("\n", " ")
+
+
 def test_a_run_without_an_environment_is_watched_steered_and_stopped(shell: Shell) -> None:
+    with receiving() as receiver:
+        watch_steer_and_stop(shell, WEBHOOK.replace("ADDRESS", receiver.address))
+        told = [json.loads(each.body) for each in receiver.accepted]
+    assert {"training.status", "training.checkpoint", "training.validation"} <= {event["type"] for event in told}
+    assert {event["job_id"] for event in told} == {shell.read("curl -s $API/api/training/status")["job_id"]}
+
+
+def watch_steer_and_stop(shell: Shell, webhook: str) -> None:
     assert shell.read("curl -s $API/api/training/status")["status"] == "idle"
     assert shell.read("curl -s -X POST $API/api/training/validation/run")["detail"] == "No active training job"
     code = shell("curl -s -o /dev/null -w '%{http_code}' -X POST $API/api/training/checkpoint/run")
@@ -182,7 +198,9 @@ def test_a_run_without_an_environment_is_watched_steered_and_stopped(shell: Shel
     valid = shell(f"curl -s -X POST $API/api/training/validate {ONCE}")
     assert "alert-success" in valid or "Validation Warnings" in valid
     assert "Configuration Valid" in valid
-    started = shell(f"curl -s -X POST $API/api/training/start {ONCE} -F --validation_prompt='test shot of <token>'")
+    started = shell(
+        f"curl -s -X POST $API/api/training/start {ONCE} {webhook} -F --validation_prompt='test shot of <token>'"
+    )
     assert "Training Starting" in started and "Job ID: " in started
     running = shell.wait_for(("running", *OVER))
     assert running["status"] == "running", running
@@ -265,6 +283,14 @@ def test_the_queue_and_the_machine_answer_truthfully(shell: Shell) -> None:
     )
     assert submitted["success"] is True and submitted["status"] in ("running", "queued")
     assert shell.wait_for(OVER)["status"] == "completed"
+    jobs = f"SIMPLETUNER_PORT={shell.environment['API'].rpartition(':')[2]} {PROGRAM} jobs submit pixart-api-demo"
+    assert "Nothing was submitted" in shell(f"{jobs} --dry-run")
+    assert "Job submitted successfully!" in shell(jobs)
+    assert "reached" in shell(f"{jobs} --no-wait 2>&1 || true")
+    assert "Job ID: " in shell(f"{jobs} --any-gpu")
+    while shell.read("curl -s $API/api/queue")["entries"]:
+        time.sleep(1)
+    assert {job["status"] for job in shell.read("curl -s $API/api/cloud/jobs")["jobs"][:3]} == {"completed"}
     workers = shell("curl -s $API/api/admin/workers | jq '.workers[] | {name, status, gpu_name, gpu_count}'")
     assert json.loads(workers)["status"] == "idle"
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Header, Response
 
 from flowtuner import durable
+from flowtuner.api.auth.caller import Caller
 from flowtuner.api.deps import DatabaseDep, Requires, SettingsDep
 from flowtuner.api.errors import ApiError, refusals
 from flowtuner.api.schemas.configs import (
@@ -216,11 +217,14 @@ def rename_config(name: str, wanted: NewName, store: Store, database: DatabaseDe
     return {"message": f"Configuration '{name}' renamed to '{made.name}'", "metadata": made.metadata}
 
 
-@router.post("/api/configs/{name}/validate", dependencies=VIEW, responses=refusals(400, 401, 403, 404, 409))
-def validate_config(name: str, store: Store) -> dict[str, Any]:
+@router.post("/api/configs/{name}/validate", responses=refusals(400, 401, 403, 404, 409))
+def validate_config(
+    name: str, store: Store, caller: Annotated[Caller, Depends(Requires("config.view"))]
+) -> dict[str, Any]:
     """Everything that keeps an environment from being trained."""
     found = store.read(name)
-    inspection = inspect_values(found.config, store.config_dir, found.folder / "config.json")
+    place, may_start = found.folder / "config.json", caller.may("job.submit")
+    inspection = inspect_values(found.config, store.config_dir, place, fills_in=may_start)
     return {
         "name": name,
         "is_valid": inspection.is_valid,

@@ -28,7 +28,7 @@ from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
 
 router = APIRouter(tags=["training"])
-VIEW = [Depends(Requires("job.view.own"))]
+Checker = Annotated[Caller, Depends(Requires("config.view"))]
 Submitter = Annotated[Caller, Depends(Requires("job.submit"))]
 Steerer = Annotated[Caller, Depends(Requires("job.cancel.own"))]
 Viewer = Annotated[Caller, Depends(Requires("job.view.own"))]
@@ -37,14 +37,15 @@ IdempotencyKey = Annotated[str | None, Header(max_length=255)]
 
 @router.post(
     "/api/training/validate",
-    dependencies=[Depends(Requires("config.view"))],
     responses=pages(400, 401, 403, 404, 409),
     openapi_extra=FORM,
     response_model=None,
 )
-async def validate(request: Request, form: FormDep, database: DatabaseDep, settings: SettingsDep) -> Response:
+async def validate(
+    request: Request, form: FormDep, caller: Checker, database: DatabaseDep, settings: SettingsDep
+) -> Response:
     """Finds everything that keeps options from being trained; starts nothing."""
-    found = await run_in_threadpool(_inspect, form, database, settings)
+    found = await run_in_threadpool(_inspect, form, caller, database, settings)
     if not wants_json(request):
         return fragments.show_inspection(found)
     body = {"valid": found.is_valid, "errors": found.errors, "warnings": found.warnings, "suggestions": []}
@@ -168,9 +169,8 @@ def run_checkpoint(caller: Steerer, database: DatabaseDep, job_id: JobField = No
 
 
 OLD = "/api/training/configuration"
-MAY_CHECK = [Depends(Requires("config.view"))]
 hidden: dict[str, Any] = {"methods": ["POST"], "include_in_schema": False, "response_model": None}
-router.add_api_route(f"{OLD}/check", validate, dependencies=MAY_CHECK, **hidden)
+router.add_api_route(f"{OLD}/check", validate, **hidden)
 router.add_api_route(f"{OLD}/run", start, **hidden)
 
 
@@ -179,7 +179,7 @@ def _describe_status(caller: Caller, database: Database, job_id: str | None) -> 
         return describe_status(find_current(session, caller, job_id)).model_dump_json()
 
 
-def _inspect(form: dict[str, Any], database: Database, settings: ServerSettings) -> Inspection:
+def _inspect(form: dict[str, Any], caller: Caller, database: Database, settings: ServerSettings) -> Inspection:
     environments = EnvironmentStore(settings.config_dir)
     with database.reading() as session:
         active = starting.read_active(session)
@@ -187,7 +187,8 @@ def _inspect(form: dict[str, Any], database: Database, settings: ServerSettings)
         wish = starting.merge_form(form, environments, active)
     except ConfigError as error:
         return Inspection.of_faults(error.faults)
-    return starting.inspect_wish(wish, settings.config_dir)
+    # Whoever may not start anything may not learn what this machine's variables hold either, from a message say.
+    return starting.inspect_wish(wish, settings.config_dir, fills_in=caller.may("job.submit"))
 
 
 def _start(form: dict[str, Any], caller: Caller, database: Database, settings: ServerSettings, key: str | None) -> str:
