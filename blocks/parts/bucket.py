@@ -114,10 +114,15 @@ class BucketStore:
                     "place. Give them different names of output_dir, or different base_path."
                 ) from error
 
-    def sizes(self, prefix: str) -> Mapping[str, int]:
+    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
         """The sizes of all objects below a prefix, by their keys."""
         skip = len(self.terms.key("x")) - 1
-        return {item["Key"][skip:]: item["Size"] for page in self._pages(prefix) for item in page.get("Contents", ())}
+        found: dict[str, int] = {}
+        for page in self._pages(prefix):
+            found |= {item["Key"][skip:]: item["Size"] for item in page.get("Contents", ())}
+            if last is not None and max(found, default="") >= last:
+                break  # a bucket lists its names in order
+        return found
 
     def children(self, prefix: str) -> Iterable[str]:
         """The names directly below a prefix."""

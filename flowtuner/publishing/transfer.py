@@ -38,8 +38,8 @@ class Store(Protocol):
     def write(self, key: str, data: bytes, *, is_new: bool = False) -> None:
         """Writes a small object atomically; a new one must not be there yet, where the storage can tell."""
 
-    def sizes(self, prefix: str) -> Mapping[str, int]:
-        """The sizes of all objects below a prefix, by their keys."""
+    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
+        """The sizes of all objects below a prefix, by their keys; those that sort behind `last` may be left out."""
 
     def stage(self, source: Path, key: str, record: FileRecord, on_bytes: Progress) -> None:
         """Uploads a file, or takes it up to be uploaded by `settle`; it is not visible yet."""
@@ -79,7 +79,7 @@ def send(
     """
     manifest_key = f"{manifest.prefix}/{MANIFEST_NAME}"
     remote = parse_manifest(store.read(manifest_key))
-    sizes = store.sizes(manifest.prefix) if remote else {}
+    sizes = store.sizes(manifest.prefix, _last_key(manifest.prefix, remote)) if remote else {}
     changed = _find_changed(manifest, remote, sizes)
     former = _find_former(store, manifest.prefix, remote, sizes)
     if remote and not changed and not former and remote.describes_same(manifest):
@@ -207,6 +207,11 @@ def _upload(
         key = f"{prefix}/{record.path}"
         store.stage(source, key, record, lambda bytes, _, path=record.path: count(path, bytes))  # type: ignore[misc]
     return total
+
+
+def _last_key(prefix: str, remote: Manifest) -> str:
+    # What was recorded is all that has to be known: a listing of a thousand names a page may end there.
+    return max(f"{prefix}/{path}" for path in (FORMER_NAME, *(record.path for record in remote.files)))
 
 
 def _find_former(store: Store, prefix: str, remote: Manifest | None, sizes: Mapping[str, int]) -> Manifest | None:
