@@ -18,6 +18,7 @@ from flowtuner.jobs.environments import EnvironmentRefused
 from flowtuner.jobs.starting import KeyReused
 
 ENVIRONMENT_STATUSES = {"missing": 404, "name": 400, "present": 409, "changed": 412, "broken": 409}
+TOO_LARGE = "request_too_large"
 UNREADABLE = "There was an error parsing the body"  # FastAPI's own words
 LOG = logging.getLogger(__name__)
 
@@ -108,6 +109,8 @@ def _answer_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400 and error.detail == UNREADABLE:
         return reply(422, "invalid_request", "The body is not what its Content-Type says")
+    if error.status_code == 413:
+        return reply(413, TOO_LARGE, error.detail)
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_").replace("-", "_")
     return reply(error.status_code, code, error.detail, error.headers)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flowtuner.api.errors import reply
+from flowtuner.api.errors import TOO_LARGE, reply
 
 BODY_BYTES = 16 << 20
+LIMIT = f"A request may bring {BODY_BYTES >> 20} MiB"
 STREAMED = ("/api/datasets/upload", "/api/datasets/upload/zip")
 """These read their body as it comes, and have limits of their own."""
 
@@ -22,10 +24,6 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-
-
-class TooLarge(Exception):  # noqa: N818  a signal between two functions of this file
-    """The body went on past the limit."""
 
 
 class Protection:
@@ -51,13 +49,10 @@ class Protection:
             await self._app(scope, receive, send_guarded)
             return
         length = Headers(scope=scope).get("content-length", "0")
-        try:
-            if length.isascii() and length.isdigit() and int(length) > BODY_BYTES:
-                raise TooLarge
-            await self._app(scope, _limited(receive), send_guarded)
-        except TooLarge:
-            answer = reply(413, "request_too_large", f"A request may bring {BODY_BYTES >> 20} MiB")
-            await answer(scope, receive, send_guarded)
+        if length.isascii() and length.isdigit() and int(length) > BODY_BYTES:
+            await reply(413, TOO_LARGE, LIMIT)(scope, receive, send_guarded)
+            return
+        await self._app(scope, _limited(receive), send_guarded)
 
 
 def _limited(receive: Receive) -> Receive:
@@ -68,7 +63,8 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > BODY_BYTES:
-            raise TooLarge
+            # Of this kind alone the framework lets it through from where it reads the body.
+            raise HTTPException(413, LIMIT)
         return message
 
     return receive_limited
