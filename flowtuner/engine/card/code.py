@@ -71,6 +71,12 @@ def _draw(facts: CardFacts) -> list[str]:
         f"    guidance_scale={config.validation_guidance},",
     ]
     device = '"cuda" if torch.cuda.is_available() else "cpu"'
+    if facts.family.frames_per_latent:
+        frames = config.validation_num_video_frames or facts.family.usual_frames
+        arguments += [f"    num_frames={frames},", '    output_type="pil",']
+        shown = f'export_to_gif(frames, "film.gif", fps={facts.family.frames_per_second})'
+        begin = ["from diffusers.utils import export_to_gif", "", f"pipeline.to({device})"]
+        return [*begin, "frames = pipeline(", *arguments, ").frames[0]", shown]
     return [f"pipeline.to({device})", "picture = pipeline(", *arguments, ").images[0]", 'picture.save("picture.png")']
 
 

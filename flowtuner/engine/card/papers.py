@@ -31,14 +31,15 @@ def write_papers(output_dir: Path, facts: CardFacts) -> None:
 
 def _find_pictures(output_dir: Path, facts: CardFacts) -> list[_Found]:
     folder = output_dir / FOLDER
-    steps = [int(found[1]) for path in folder.glob("step_*.png") if (found := re.match(r"step_(\d+)_", path.name))]
+    drawn = sorted(path for path in folder.glob("step_*") if path.suffix in (".png", ".gif"))
+    steps = [int(found[1]) for path in drawn if (found := re.match(r"step_(\d+)_", path.name))]
     steps = [step for step in steps if step <= facts.step]
     if not steps:
         return []
     return [
         _Found(prompt.prompt, path)
         for prompt in validation_prompts(facts.config)
-        for path in sorted(folder.glob(f"step_{max(steps)}_*.png"))
+        for path in drawn
         if re.fullmatch(file_pattern(max(steps), prompt), path.name)
     ]
 

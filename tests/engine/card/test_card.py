@@ -123,3 +123,22 @@ def test_the_same_run_writes_the_same_bytes(tmp_path: Path, options: dict[str, A
     first, _ = write(tmp_path, options)
     again, _ = write(tmp_path, options)
     assert first == again
+
+
+@pytest.mark.filterwarnings("ignore:`torch_dtype` is deprecated")  # older versions of diffusers know no other name
+def test_films_are_shown_and_drawn_as_films(tmp_path: Path, pictures: Path) -> None:
+    model = open_family("wan").tiny(tmp_path / "models" / "wan")
+    options = tiny_options(
+        tmp_path, model, pictures, model_family="wan", validation_prompt=PROMPT, validation_disable=False
+    )
+    folder = Path(options["output_dir"]) / "validation_images"
+    folder.mkdir(parents=True)
+    (folder / "step_6_validation_32x32_0.gif").write_bytes(b"GIF89a")
+    card, data = write(tmp_path, options | {"validation_num_inference_steps": 1}, shots=False)
+    assert data["widget"][0]["output"]["url"].endswith(".gif")
+    code = card.split("```python\n")[1].split("```")[0]
+    place = code.split("from_pretrained(")[1].split(",")[0]
+    small = code.replace(place, repr(str(model))).replace("    num_frames=", "    height=32, width=32, num_frames=")
+    small = small.replace('"film.gif"', repr(str(tmp_path / "film.gif"))).replace("bfloat16", "float32")
+    exec(small, {})
+    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF")
