@@ -16,6 +16,7 @@ from azure.core.exceptions import HttpResponseError, ResourceExistsError, Resour
 from azure.storage.blob import BlobPrefix, ContainerClient, ContentSettings, StandardBlobTier
 
 from blocks.parts.azure_errors import code_of
+from blocks.parts.azure_listing import list_sizes
 from blocks.parts.blob_blocks import BlockId, BlockUpload
 from blocks.parts.digests import Digests, refuse_changed
 from blocks.parts.express import Express, Lane
@@ -29,6 +30,7 @@ from flowtuner.publishing.threads import run_together
 SINGLE_LIMIT_BYTES = 4 << 20  # what goes in one request is held in memory
 CHUNK_BYTES = 4 << 20
 NOT_FOUND = ("BlobNotFound", "404")
+UNCOMMITTED = "uncommittedblobs"
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,11 @@ class ContainerStore:
     def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
         """The sizes of all blobs below a prefix, by their keys."""
         skip = len(self.terms.key("x")) - 1
-        found = self.client.list_blobs(name_starts_with=self.terms.key(prefix) + "/")
-        return {blob.name[skip:]: blob.size for blob in found}
+        start = self.terms.key(prefix) + "/"
+        found = list_sizes(self._express, start)
+        if found is None:
+            found = {blob.name: blob.size for blob in self.client.list_blobs(name_starts_with=start)}
+        return {name[skip:]: size for name, size in found.items()}
 
     def children(self, prefix: str) -> Iterable[str]:
         """The names directly below a prefix."""
@@ -156,17 +161,20 @@ class ContainerStore:
 
     def drop_unfinished(self, prefix: str, older_than_s: float = 0) -> None:
         """Gives up the blocks below a prefix that nobody has made a blob of."""
-        name = self.terms.key(prefix) + "/"
+        start = self.terms.key(prefix) + "/"
         try:
-            listed = list(self.client.list_blobs(name_starts_with=name, include=["uncommittedblobs"]))
+            listed = list_sizes(self._express, start, UNCOMMITTED)
+            if listed is None:
+                found = self.client.list_blobs(name_starts_with=start, include=[UNCOMMITTED])
+                listed = {blob.name: blob.size for blob in found}
         except HttpResponseError as error:
             if error.status_code in (400, 403, 501):  # not everybody may see them, and Azure removes them after a week
                 return
             raise
         # What was never committed is listed as empty.
-        for item in listed:
-            if not item.size:
-                self._drop_blocks(item.name, time.time() - older_than_s)
+        for name, size in listed.items():
+            if not size:
+                self._drop_blocks(name, time.time() - older_than_s)
 
     def settings_of(self, key: str, md5: str = "") -> ContentSettings:
         """What every blob is served with."""

@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 LIMIT_BYTES = 1 << 20
 FAILURES = 3
@@ -21,6 +21,10 @@ Sign = Callable[[str, dict[str, str], str], Mapping[str, str]]
 """Called with the encoded path and the headers of a PUT, and the body's SHA-256; gives the headers to send."""
 
 
+SignQuery = Callable[[Mapping[str, str]], Mapping[str, str]]
+"""Called with the parameters of a GET; gives the headers to send."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """Where small files go, and how a request is signed; `query` is what every address ends in."""
@@ -29,6 +33,7 @@ class Lane:
     sign: Sign
     timeout_s: float
     query: str = ""
+    sign_query: SignQuery | None = None
 
 
 class Express:
@@ -49,12 +54,32 @@ class Express:
         if self._failures >= FAILURES or len(body) > LIMIT_BYTES:
             return None
         path = f"{self._url.path}/{quote(name, safe='/-_.~')}"
+        signed = self._lane.sign(path, headers | {"content-length": str(len(body))}, sha256)
+        reply = self._ask("PUT", path, {}, body, signed)
+        return {name.lower(): value for name, value in reply[0].items()} if reply else None
+
+    def fetch(self, query: Mapping[str, str]) -> bytes | None:
+        """Asks about the place itself; None where that did not succeed or nobody can sign it."""
+        if self._failures >= FAILURES or self._lane.sign_query is None:
+            return None
+        reply = self._ask("GET", self._url.path, query, None, self._lane.sign_query(query))
+        return reply[1] if reply else None
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._closed.set()
+        for connection in self._opened:
+            connection.close()
+
+    def _ask(
+        self, method: str, path: str, query: Mapping[str, str], body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[http.client.HTTPMessage, bytes] | None:
+        asked = "&".join(filter(None, (urlencode(query, quote_via=quote), self._lane.query)))
         try:
             connection = self._connection()
-            headers = headers | {"content-length": str(len(body))}
-            connection.request("PUT", path + self._lane.query, body, dict(self._lane.sign(path, headers, sha256)))
+            connection.request(method, f"{path}?{asked}" if asked else path, body, dict(headers))
             reply = connection.getresponse()
-            reply.read()
+            content = reply.read()
         except (OSError, http.client.HTTPException):
             self._own.connection = None
             reply = None
@@ -63,13 +88,7 @@ class Express:
             self._closed.wait(_asked_wait_s(reply.headers) if reply else 0)
             return None
         self._failures = 0
-        return {name.lower(): value for name, value in reply.headers.items()}
-
-    def close(self) -> None:
-        """Closes all connections."""
-        self._closed.set()
-        for connection in self._opened:
-            connection.close()
+        return reply.headers, content
 
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._own, "connection", None)

@@ -17,6 +17,10 @@ TOKENS = re.compile(
     rb"\bhf_[A-Za-z0-9]{30,}\b|\bAKIA[0-9A-Z]{16}\b|\bsl\.[\w-]{60,}|\bgh[pousr]_[A-Za-z0-9]{36,}\b|\bsk-[\w-]{40,}"
     rb"|AccountKey=[\w+/=]{40,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
+# Looking for these words first is a hundred times faster than the expression, which then hardly ever runs.
+MARKS = (
+    b"hf_", b"AKIA", b"sl.", b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_", b"sk-", b"AccountKey=", b"PRIVATE KEY-----",
+)  # fmt: skip
 SHOWN = 6
 
 
@@ -31,7 +35,10 @@ def find_secrets(folder: Path, paths: Iterable[str]) -> list[str]:
     found = []
     for path in paths:
         file = folder / path
-        if file.stat().st_size <= LOOKED_AT_BYTES and (match := TOKENS.search(file.read_bytes())):
+        if file.stat().st_size > LOOKED_AT_BYTES:
+            continue
+        data = file.read_bytes()
+        if any(mark in data for mark in MARKS) and (match := TOKENS.search(data)):
             start = match[0][:SHOWN].decode(errors="replace")
             found.append(f"{path} holds what looks like a credential ({start}...)")
     return found
