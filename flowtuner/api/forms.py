@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 from starlette.datastructures import UploadFile
 
 from flowtuner.api.errors import ApiError
+from flowtuner.api.schemas.incoming import refuse_unwritable
 
 MOST_FIELDS = 2000
 FORM_SCHEMA = {
@@ -31,8 +32,14 @@ FORM = {
 async def read_form(request: Request) -> dict[str, Any]:
     """All fields; of one that comes several times the last that says something counts."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return await _read_json(request)
+    values = await (_read_json(request) if kind == "application/json" else _read_fields(request, kind))
+    try:
+        return dict(refuse_unwritable(values))
+    except ValueError as error:
+        raise ApiError(400, "broken_text", f"The form {error}") from error
+
+
+async def _read_fields(request: Request, kind: str) -> dict[str, Any]:
     if kind not in ("multipart/form-data", "application/x-www-form-urlencoded"):
         return {}
     form = await request.form(max_fields=MOST_FIELDS)
@@ -48,7 +55,7 @@ async def read_form(request: Request) -> dict[str, Any]:
 async def _read_json(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(await request.body() or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ApiError(400, "broken_json", f"The body is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise ApiError(400, "broken_json", "The body is no JSON object of options")

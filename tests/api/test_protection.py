@@ -72,3 +72,32 @@ def test_a_key_that_is_taken_back_is_worth_nothing_at_once(as_level: As, remote:
     assert remote.get("/api/training/status", headers=headers).status_code == 200
     assert admin.delete(f"/api/auth/api-keys/{made['key_info']['id']}").status_code == 200
     assert remote.get("/api/training/status", headers=headers).status_code == 401
+
+
+DEEP = '{"a":' + "[" * 5000 + "]" * 5000 + "}"
+BROKEN = [
+    ("PUT", "/api/configs/kites", '{"config": {"note": "\\ud800"}}'),
+    ("POST", "/api/configs/environments", '{"name": "a", "model_family": "flux", "description": "\\u0000"}'),
+    ("PUT", "/api/configs/kites/dataloader", '[{"id": "\\udfff"}]'),
+    ("PUT", "/api/configs/kites", '{"config": ' + DEEP + "}"),
+    ("POST", "/api/training/start", '{"model_family": "\\ud800"}'),
+    ("POST", "/api/training/validate", DEEP),
+    ("POST", "/api/auth/login", '{"username": "\\ud800", "password": "x"}'),
+    ("POST", "/api/queue/submit", '{"config_name": "kites\\u0000"}'),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), BROKEN)
+def test_what_is_no_text_is_refused_and_leaves_nothing(local: TestClient, method: str, path: str, body: str) -> None:
+    local.post("/api/configs/environments", json={"name": "kites", "model_family": "flux"})
+    before = local.get("/api/configs/").json()
+    reply = local.request(method, path, content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code in (400, 422), reply.text
+    assert reply.json()["code"] in ("invalid_request", "broken_json", "broken_text")
+    assert local.get("/api/configs/").json() == before
+
+
+@pytest.mark.parametrize("name", ["%00", "a%00", "%ED%A0%80"])
+def test_names_that_are_no_text_are_no_names(local: TestClient, name: str) -> None:
+    for path in (f"/api/configs/{name}", f"/api/training/status?job_id={name}", f"/api/cloud/jobs/{name}"):
+        assert local.get(path).status_code in (400, 404), path

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Header, Response
+from pydantic import BeforeValidator
 
 from flowtuner import durable
 from flowtuner.api.auth.caller import Caller
@@ -23,6 +24,7 @@ from flowtuner.api.schemas.configs import (
     NewEnvironment,
     NewName,
 )
+from flowtuner.api.schemas.incoming import refuse_unwritable
 from flowtuner.engine.families import supported
 from flowtuner.jobs import starting
 from flowtuner.jobs.environments import (
@@ -43,6 +45,7 @@ VIEW = [Depends(Requires("config.view"))]
 CREATE = [Depends(Requires("config.create"))]
 EDIT = [Depends(Requires("config.edit.own"))]
 DELETE = [Depends(Requires("config.delete.own"))]
+Entries = Annotated[list[dict[str, Any]], Body(), BeforeValidator(refuse_unwritable)]
 IfMatch = Annotated[str | None, Header()]
 
 router = APIRouter(tags=["configurations"])
@@ -186,7 +189,7 @@ def read_dataloader(name: str, store: Store) -> dict[str, Any]:
 
 
 @router.put("/api/configs/{name}/dataloader", dependencies=EDIT, responses=refusals(400, 401, 403, 404, 409))
-def replace_dataloader(name: str, content: Annotated[list[dict[str, Any]], Body()], store: Store) -> dict[str, Any]:
+def replace_dataloader(name: str, content: Entries, store: Store) -> dict[str, Any]:
     """Replaces the dataloader file of an environment."""
     store.write_dataloader(name, content, replaces=True)
     return {"message": f"Dataloader of '{name}' written", "path": f"{name}/{DATALOADER}"}

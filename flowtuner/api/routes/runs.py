@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from flowtuner.api.deps import DatabaseDep, SettingsDep
 from flowtuner.api.errors import ApiError, refusals
 from flowtuner.api.jobs import NAME
+from flowtuner.api.schemas.incoming import Incoming
 from flowtuner.engine.events import Event
 from flowtuner.engine.reports import translate
 from flowtuner.jobs.couriers import Couriers
@@ -43,7 +44,7 @@ class SentEvent(BaseModel):
     pictures: list[Picture] = []
 
 
-class Batch(BaseModel):
+class Batch(Incoming):
     """Some events of one flow run, in order."""
 
     run: Annotated[str, Field(max_length=36)]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, EmailStr, Field
 
 from flowtuner.api.auth.permissions import LEVELS, permissions_of
+from flowtuner.api.schemas.incoming import Incoming
 from flowtuner.records.tables import ApiKey, User
 
 
@@ -22,7 +23,7 @@ Username = Annotated[str, Field(min_length=3, max_length=50, pattern=r"^[A-Za-z0
 Password = Annotated[str, Field(min_length=8, max_length=1024)]
 
 
-class NewUser(BaseModel):
+class NewUser(Incoming):
     """Somebody who wants an account."""
 
     email: EmailStr
@@ -42,10 +43,10 @@ class NewMember(NewUser):
     """A user that an administrator makes."""
 
     is_admin: bool = False
-    level_names: list[str] = ["researcher"]
+    level_names: list[str] = Field(default_factory=lambda: ["researcher"])
 
 
-class UserChange(BaseModel):
+class UserChange(Incoming):
     """What changes about a user; what is left out stays."""
 
     display_name: Annotated[Text, Field(max_length=200)] | None = None
@@ -55,7 +56,7 @@ class UserChange(BaseModel):
     level_names: list[str] | None = None
 
 
-class Credentials(BaseModel):
+class Credentials(Incoming):
     """A login."""
 
     username: Annotated[str, Field(max_length=320)]
@@ -123,7 +124,7 @@ class SetupStatus(BaseModel):
     registration_enabled: bool
 
 
-class NewKey(BaseModel):
+class NewKey(Incoming):
     """A key that is asked for."""
 
     name: Annotated[Text, Field(min_length=1, max_length=100)]
@@ -174,7 +175,7 @@ class Identity(BaseModel):
     is_admin: bool = False
 
 
-class Registration(BaseModel):
+class Registration(Incoming):
     """Whether anybody may make an account."""
 
     enabled: bool

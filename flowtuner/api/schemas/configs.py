@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from flowtuner.api.schemas.incoming import Incoming
+
 Kind = Literal["model", "dataloader", "webhook", "lycoris"]
 Name = Annotated[str, Field(min_length=1, max_length=120)]
 
 
-class NewEnvironment(BaseModel):
+class NewEnvironment(Incoming):
     """An environment that is asked for."""
 
     name: Name
@@ -24,7 +26,7 @@ class NewEnvironment(BaseModel):
     create_dataloader: bool = True
 
 
-class ConfigUpdate(BaseModel):
+class ConfigUpdate(Incoming):
     """New options for an environment: all of them."""
 
     name: str | None = None
@@ -39,13 +41,13 @@ class NewConfig(ConfigUpdate):
     name: Name
 
 
-class NewName(BaseModel):
+class NewName(Incoming):
     """The name of a copy, or the new name."""
 
     new_name: Name
 
 
-class DataloaderWish(BaseModel):
+class DataloaderWish(Incoming):
     """A dataloader file to be made anew."""
 
     path: str | None = None

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from flowtuner.api.schemas.incoming import Incoming
 
-class Submission(BaseModel):
+
+class Submission(Incoming):
     """An environment that is to be trained."""
 
     config_name: Annotated[str, Field(min_length=1, max_length=120)]
@@ -15,7 +17,7 @@ class Submission(BaseModel):
     any_gpu: bool = False
     for_approval: bool = False
     target: Literal["local", "worker", "auto"] = "auto"
-    worker_labels: dict[str, str] = {}
+    worker_labels: dict[str, str] = Field(default_factory=dict)
 
 
 class SubmissionReply(BaseModel):
@@ -32,7 +34,7 @@ class SubmissionReply(BaseModel):
     reason: str | None = None
 
 
-class Limits(BaseModel):
+class Limits(Incoming):
     """How much may run at once; null is without limit, and what is left out stays."""
 
     local_job_max_concurrent: Annotated[int, Field(ge=1, le=10)] | None = None
@@ -78,7 +80,7 @@ class QueueList(BaseModel):
     total_running: int
 
 
-class PriorityChange(BaseModel):
+class PriorityChange(Incoming):
     """A place before or behind others."""
 
     priority: Annotated[int, Field(ge=0, le=100)]
