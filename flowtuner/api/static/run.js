@@ -49,7 +49,7 @@ export class RunView {
     if (event.type === "training.validation") this.addPictures(event);
     if (event.type === "publish.status") this.noteUpload(event.data);
     if (event.type === "job.status") {
-      this.showStatus(event.data.status, event.data.message);
+      this.showStatus(event.data.status, event.data.message?.startsWith("Job ") ? "" : event.data.message);
       this.onChange();
     }
     if (event.type === "lifecycle.stage" && !this.isOver) find("state").textContent = `${this.status}: ${event.stage.label}`;
