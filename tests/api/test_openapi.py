@@ -6,7 +6,6 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-import hypothesis
 import pytest
 import requests
 from fastapi import FastAPI
@@ -18,14 +17,6 @@ from flowtuner.api.auth.permissions import LEVELS
 from flowtuner.records.tables import User
 
 CASES = 40
-EXAMPLES = hypothesis.settings(
-    max_examples=CASES,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
-    phases=[hypothesis.Phase.generate],
-)
 
 
 def test_the_document_is_served_and_has_the_tutorials_tags(local: TestClient) -> None:
@@ -59,16 +50,25 @@ def try_everything(app: FastAPI, address: str, level: str, faults: list[str]) ->
 
 def try_operation(operation: Any, app: FastAPI, level: str, faults: list[str]) -> int:
     """Requests that follow the document and requests that do not, half and half."""
+    import hypothesis
     from schemathesis import GenerationMode
     from schemathesis.checks import CHECKS, load_all_checks
 
     load_all_checks()
     checks = CHECKS.get_by_names(["status_code_conformance", "content_type_conformance", "response_schema_conformance"])
+    examples = hypothesis.settings(
+        max_examples=CASES,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=[hypothesis.Phase.generate],
+    )
     cookies = {COOKIE: sign_in(app, level)}
     session, count = requests.Session(), 0
     for mode in GenerationMode:
 
-        @EXAMPLES
+        @examples
         @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             nonlocal count

@@ -30,6 +30,8 @@ def create_optimizer(
     settings = recipe.settings | _read_settings(config, recipe, make)
     if not config.fuse_optimizer or device.type not in ("cpu", "cuda"):
         settings.pop("fused", None)
+    if device.type == "cpu" and "triton" in inspect.signature(make).parameters:
+        settings["triton"] = False  # optimi takes it wherever it is installed, and torch for CUDA brings it everywhere
     try:
         return make(list(parameters), lr=config.learning_rate, **settings)
     except (TypeError, ValueError) as error:
