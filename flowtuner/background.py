@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
-import os
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -14,7 +11,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-NICENESS = 10
 
 
 def in_background(call: Callable[[], T], name: str) -> Future[T]:
@@ -26,14 +22,6 @@ def in_background(call: Callable[[], T], name: str) -> Future[T]:
     context = contextvars.copy_context()
     threading.Thread(target=context.run, args=(_fulfil, future, call), name=name, daemon=True).start()
     return future
-
-
-def step_back() -> None:
-    """Has this thread wait for whatever else wants the processor, where priorities are a thread's own, as on Linux."""
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
 
 
 class _HandedOver(AbstractContextManager[None]):

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 
-from flowtuner.background import in_background, step_back
+from flowtuner.background import in_background
 
 POLL_S = 0.5  # how soon a run that is stopped lets go of its uploads
 
@@ -20,7 +20,6 @@ def run_together(jobs: Iterable[Job], at_once: int, tell: Callable[[], None] = l
     queue = deque(jobs)
 
     def work() -> None:
-        step_back()
         while queue:
             try:
                 job = queue.popleft()
