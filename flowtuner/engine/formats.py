@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
 BF16_OPTIMIZER = "adamw_bf16"
+KAHAN_OPTIMIZERS = "optimi-"
+FP32, BF16, FP16 = "float32", "bfloat16", "float16"
+PLAIN = MappingProxyType({"fp32": FP32, "bf16": BF16, "fp16": FP16})
 QUANTO = Package("optimum.quanto", "optimum-quanto", "flowtuner[quant]")
 TORCHAO = Package("torchao", "torchao", "flowtuner[torchao]")
 TEXT_ENCODERS = tuple(f"text_encoder_{number}_precision" for number in range(1, 5))
@@ -61,6 +64,54 @@ FORMATS = MappingProxyType(
 def is_quantised(config: TrainingConfig) -> bool:
     """Says whether the base model's weights stand in fewer bits than any dtype that is trained in."""
     return config.base_model_precision not in UNQUANTISED
+
+
+@dataclass(frozen=True)
+class Formats:
+    """In which numbers the parts of a run stand, by torch's names for them."""
+
+    base: str
+    """What the model is loaded in: for a full fine-tune these are the weights that are trained."""
+
+    adapter: str
+    """What adapter weights are kept in."""
+
+    autocast: str | None
+    """What matrix products are computed in, where it differs from the weights."""
+
+
+def choose_formats(config: TrainingConfig, device: str) -> Formats:
+    """Trained weights are float32 unless the optimizer loses nothing in fewer bits; LoRA may freeze a small base."""
+    mixed = _choose_mixed(config, device)
+    stored = PLAIN.get(config.base_model_precision)
+    if config.optimizer == BF16_OPTIMIZER:
+        base = BF16 if config.model_type == "full" or stored is None else stored
+        return Formats(base, BF16, None if base == BF16 else mixed)
+    if config.model_type == "full":
+        if config.optimizer.startswith(KAHAN_OPTIMIZERS) and (stored or mixed) == BF16:
+            return Formats(BF16, BF16, None)
+        # An ordinary optimizer loses small updates in 16-bit weights: these stay in float32, products may not.
+        is_asked_for = config.mixed_precision is None and stored in (BF16, FP16)
+        return Formats(FP32, FP32, BF16 if is_asked_for else mixed)
+    if is_quantised(config):
+        return _over_quantised_base(config, mixed)
+    base = stored or mixed or FP32
+    # LyCORIS computes with weights as they stand; peft brings what it gets to its own dtype.
+    needs_cast = config.lora_type == "lycoris" and base != FP32
+    return Formats(base, FP32, mixed or (base if needs_cast else None))
+
+
+def _over_quantised_base(config: TrainingConfig, mixed: str | None) -> Formats:
+    is_exact_in_bf16 = config.optimizer.startswith(KAHAN_OPTIMIZERS) and mixed != FP16
+    if config.base_model_default_dtype == "bf16" and is_exact_in_bf16:
+        return Formats(BF16, BF16, None)
+    return Formats(mixed or FP32, FP32, mixed)
+
+
+def _choose_mixed(config: TrainingConfig, device: str) -> str | None:
+    if config.mixed_precision is None:
+        return None if device == "cpu" else BF16
+    return {"bf16": BF16, "fp16": FP16}.get(config.mixed_precision)
 
 
 def find_text_precision(config: TrainingConfig, part: str) -> str:

@@ -37,12 +37,21 @@ def list_gpus() -> list[Gpu]:
 
 def read_memory_percent() -> float | None:
     """How much of the memory is in use; None where the kernel does not say."""
+    values = _read_memory()
+    return round(100 * (1 - values["MemAvailable"] / values["MemTotal"]), 1) if values else None
+
+
+def read_memory_bytes() -> int:
+    """How much memory there is; 0 where the kernel does not say."""
+    return _read_memory().get("MemTotal", 0) << 10
+
+
+def _read_memory() -> dict[str, int]:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
-        return None
-    values = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return round(100 * (1 - values["MemAvailable"] / values["MemTotal"]), 1)
+        return {}
+    return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
 
 
 def read_load() -> float:

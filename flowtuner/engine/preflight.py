@@ -33,6 +33,7 @@ from flowtuner.engine.data.settings import (
 )
 from flowtuner.engine.data.sources import open_source
 from flowtuner.engine.data.tables import check_table
+from flowtuner.engine.estimate import find_shortage
 from flowtuner.engine.limits import find_limits
 from flowtuner.errors import CheckpointError, ConfigError, DataError, SourceDown
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
@@ -81,6 +82,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
         *_inspect_regularisation(loaded),
         *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
         *_inspect_optimizer(config),
+        *(Finding("error", "memory", *shortage) for shortage in (find_shortage(config),) if shortage),
         *_inspect_output(config),
         *_inspect_resume(config),
     ]
