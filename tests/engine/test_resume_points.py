@@ -1,5 +1,7 @@
 """Where a run goes on from, what it takes along, and what it refuses to save: no course of training is mixed up."""
 
+import io
+
 import pytest
 
 from flowtuner.engine import checkpoints
@@ -202,6 +204,8 @@ def _raise_memory_error(*values, **named):
 
 
 def _raise_as_a_full_disk_does(*values, **named):
+    if isinstance(values[1], io.BytesIO):  # memory has room
+        return
     raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
 
 
