@@ -204,7 +204,7 @@ def _raise_memory_error(*values, **named):
 
 
 def _raise_as_a_full_disk_does(*values, **named):
-    if isinstance(values[1], io.BytesIO):  # memory has room
+    if any(isinstance(value, io.BytesIO) for value in values):  # memory has room
         return
     raise RuntimeError("[enforce fail at inline_container.cc:668] . unexpected pos 64 vs 0")
 
