@@ -8,8 +8,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from flowtuner.engine.delivery import Delivery
 from flowtuner.engine.events import EventLog
+from flowtuner.telling.delivery import Delivery
 
 JOIN_S = 60.0
 

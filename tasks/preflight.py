@@ -17,7 +17,7 @@ from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import Inspection, inspect_publishing
 from flowtuner.publishing.resume import ResumePoint
-from flowtuner.webhooks.hooks import find_faults
+from flowtuner.telling.hooks import find_faults
 from tasks.credentials import find_credentials_in_options
 
 

@@ -10,8 +10,8 @@ from prefect.runtime import flow_run
 
 from flowtuner.engine.events import EventLog, last_seq
 from flowtuner.options import TrainingConfig
-from flowtuner.webhooks.courier import Courier
-from flowtuner.webhooks.hooks import Hook
+from flowtuner.telling.courier import Courier
+from flowtuner.telling.hooks import Hook
 
 FOLDER = "webhooks"
 JOB_TAG = "job:"

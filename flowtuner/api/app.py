@@ -38,9 +38,9 @@ from flowtuner.api.routes import (
 )
 from flowtuner.api.settings import ServerSettings
 from flowtuner.jobs import starting
-from flowtuner.jobs.couriers import Couriers
 from flowtuner.jobs.environments import EnvironmentStore
 from flowtuner.jobs.loop import JobsLoop
+from flowtuner.jobs.tokens import RunTokens
 from flowtuner.records.database import Database
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104
@@ -86,7 +86,7 @@ def create_app(settings: ServerSettings, services: Services | None = None, first
         board = Board(database, settings.home)
         board.open()
         loop = JobsLoop(database, settings.home, board.tell, settings.public_url)
-        app.state.couriers = Couriers(database, settings.public_url)
+        app.state.tokens = RunTokens(database, settings.public_url)
         app.state.database, app.state.board, app.state.jobs = database, board, loop
         app.state.memory, app.state.closing = Memory(database), asyncio.Event()
         if first:

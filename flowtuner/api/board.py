@@ -12,10 +12,11 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from flowtuner.engine.reports import describe
 from flowtuner.jobs import store
+from flowtuner.jobs.intake import picture_folder
 from flowtuner.records.database import Database
 from flowtuner.records.tables import JobEvent
+from flowtuner.telling.reports import describe
 
 PAGE = 500
 KEPT_JOBS = 16
@@ -146,5 +147,5 @@ class Board:
 def describe_event(row: JobEvent, home: Path) -> dict[str, Any]:
     """An event as clients see it, with its pictures in it."""
     body = dict(row.body)
-    pictures = [home / "pictures" / row.job_id / name for name in body.pop("pictures", ())]
+    pictures = [picture_folder(home, row.job_id) / name for name in body.pop("pictures", ())]
     return describe(row.number, row.type, row.job_id, row.time, body, pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends
@@ -47,11 +48,7 @@ MemoryDep = Annotated[Memory, Depends(get_memory)]
 async def find_caller(connection: HTTPConnection, database: DatabaseDep, memory: MemoryDep) -> Caller | None:
     """The sender, or None where nobody is known; those who are not may only ask so often."""
     given = Credentials.of(connection)
-    caller: Caller | None = memory.recall(given)
-    if caller is None:
-        generation = database.generation
-        caller = await run_in_threadpool(_look_up, given, database)
-        memory.keep(given, caller, generation)
+    caller = await memory.ask(given, partial(_look_up, given, database))
     if caller is None:
         settings: ServerSettings = connection.app.state.settings
         who = connection.client.host if connection.client else ""

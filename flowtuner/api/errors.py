@@ -57,7 +57,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Refusal, "description": HTTPStatus(status).phrase} for status in (*statuses, *always)}
 
 
-def pages(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def page_or_json(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that gives programs JSON and people a piece of a page."""
     either = {"text/html": {"schema": {"type": "string"}}, "application/json": {"schema": {"type": "object"}}}
     return {200: {"description": "A piece of a page, or JSON if that is accepted", "content": either}} | refusals(

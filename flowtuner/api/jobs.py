@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from flowtuner.api.auth.caller import Caller
 from flowtuner.api.errors import ApiError
 from flowtuner.jobs import store
+from flowtuner.jobs.loop import ask_to_cancel
+from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
 
 JobId = Annotated[str | None, Query(description="A job; the newest one under way if it is left out.")]
@@ -40,8 +42,8 @@ def find_newest(session: Session, caller: Caller, statuses: tuple[str, ...] = ()
     query = select(Job).order_by(Job.created_at.desc()).limit(1)
     if statuses:
         query = query.where(Job.status.in_(statuses))
-    if not (caller.may("job.view.all") or caller.is_single_user):
-        query = query.where(Job.user_id == caller.user_id)
+    if caller.sight is not None:
+        query = query.where(Job.user_id == caller.sight)
     return session.scalar(query)
 
 
@@ -56,3 +58,11 @@ def refuse_foreign(caller: Caller, job: Job, permission: str = "job.cancel.all")
     """403 for who may see a job but not steer it, or not do what else needs a permission for everybody's jobs."""
     if not (caller.owns(job.user_id) or caller.may(permission)):
         raise ApiError(403, "permission_denied", f"Permission denied: {permission}")
+
+
+def end_job(database: Database, caller: Caller, job: Job) -> str:
+    """Takes a job out of the queue, or has it save and end; 409 for one that is over. Answers with its state."""
+    refuse_foreign(caller, job)
+    if job.status in store.OVER:
+        raise ApiError(409, "job_over", f"Job {job.id} is over already: {job.status}", job_id=job.id)
+    return ask_to_cancel(database, job.id)

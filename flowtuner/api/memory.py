@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
+
+from starlette.concurrency import run_in_threadpool
 
 from flowtuner.records.database import Database
 
+T = TypeVar("T")
 LASTING_S = 1.0
 MOST = 2000
 
@@ -21,13 +24,15 @@ class Memory:
     clock: Callable[[], float] = time.monotonic
     _known: dict[Hashable, tuple[int, float, Any]] = field(default_factory=dict)
 
-    def recall(self, question: Hashable) -> Any:
-        """The answer, or None if there is none that still holds."""
+    async def ask(self, question: Hashable, look_up: Callable[[], T]) -> T:
+        """The answer that still holds, or the one that is looked up now; that there is none is looked up each time."""
         generation, until, answer = self._known.get(question, (-1, 0.0, None))
-        return answer if generation == self.database.generation and self.clock() < until else None
-
-    def keep(self, question: Hashable, answer: Any, generation: int) -> None:
-        """Keeps an answer that was looked up when the database was at this generation."""
-        if len(self._known) >= MOST:
-            self._known.clear()
-        self._known[question] = generation, self.clock() + LASTING_S, answer
+        if answer is not None and generation == self.database.generation and self.clock() < until:
+            return cast("T", answer)
+        generation = self.database.generation
+        found = await run_in_threadpool(look_up)
+        if found is not None:
+            if len(self._known) >= MOST:
+                self._known.clear()
+            self._known[question] = generation, self.clock() + LASTING_S, found
+        return found

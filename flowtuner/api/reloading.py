@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from flowtuner.api.app import create_app
 from flowtuner.api.settings import ServerSettings
 from flowtuner.jobs.loop import JobsLoop
+from flowtuner.jobs.server import ui_url_of
 
 IS_TLS = "FLOWTUNER_RELOADED_TLS"
 
@@ -17,7 +18,7 @@ class Attached:
     """Prefect and a worker that another process looks after."""
 
     def __init__(self) -> None:
-        self.ui_url: str | None = os.environ.get("PREFECT_API_URL", "").rstrip("/").removesuffix("/api") or None
+        self.ui_url: str | None = ui_url_of(os.environ.get("PREFECT_API_URL", "")) or None
 
     def start(self, jobs: JobsLoop) -> None:
         """They are there already."""

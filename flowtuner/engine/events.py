@@ -119,19 +119,10 @@ def read_events(path: Path, after: int = 0) -> Iterator[Event]:
 
 def follow_events(path: Path, after: int, stop: threading.Event, poll_s: float = 0.2) -> Iterator[Event]:
     """Yields events as they are written, until `stop` is set and nothing is left to read."""
-    offset, rest = 0, ""
+    tail = Tail(path)
     while True:
         is_last_look = stop.is_set()
-        if path.exists():
-            with path.open(encoding="utf-8") as file:
-                file.seek(offset)
-                text = rest + file.read()
-                offset = file.tell()
-            *lines, rest = text.split("\n")
-            for line in lines:
-                event = _parse(line)
-                if event and event.seq > after:
-                    yield event
+        yield from (event for event in tail.read() if event.seq > after)
         if is_last_look:
             return
         stop.wait(poll_s)

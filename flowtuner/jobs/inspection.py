@@ -15,7 +15,7 @@ from flowtuner.errors import WOULD_LOSE_RESULTS, ConfigError, Fault
 from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.preflight import inspect_publishing
-from flowtuner.webhooks.hooks import find_faults
+from flowtuner.telling.hooks import find_faults
 
 
 @dataclass(frozen=True)

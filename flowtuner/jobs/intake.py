@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sqlalchemy.orm import Session
 
-from flowtuner.engine.reports import Report
 from flowtuner.jobs import store
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
+from flowtuner.telling.reports import Report
 
 LOG = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flowtuner.engine.reports import LogReader
 from flowtuner.errors import Terminal
 from flowtuner.jobs import store
-from flowtuner.jobs.couriers import Couriers
 from flowtuner.jobs.dispatch import PrefectAway, RunState, cancel_run, mark_crashed, read_states, start_run
 from flowtuner.jobs.intake import keep_pictures, take
+from flowtuner.jobs.tokens import RunTokens
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Job
+from flowtuner.telling.reports import LogReader
 
 LOG = logging.getLogger(__name__)
 TICK_S = 1.0
@@ -173,7 +173,7 @@ class JobsLoop:
                 store.move(session, job, store.CANCELLED, "cancelled before it began")
                 return
             attempt, parameters = job.attempt + 1, dict(job.parameters)
-        environment = Couriers(self.database, self.public_url).environment_of(job_id)
+        environment = RunTokens(self.database, self.public_url).environment_of(job_id)
         try:
             run_id = start_run(parameters, job_id, attempt, environment)
         except Terminal as error:

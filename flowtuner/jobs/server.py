@@ -62,7 +62,7 @@ class _Record:
 def prefect_server(home: Path | None = None, start_timeout_s: float = START_TIMEOUT_S) -> Iterator[ServerAddress]:
     """Points the environment at the configured Prefect API, or at this home's own server; import prefect inside."""
     if configured := find_api_url():
-        yield ServerAddress(configured, _ui_url(configured), os.environ.get("PREFECT_API_AUTH_STRING"), is_ours=False)
+        yield ServerAddress(configured, ui_url_of(configured), os.environ.get("PREFECT_API_AUTH_STRING"), is_ours=False)
         return
     folder = (home or default_home()) / "server"
     folder.mkdir(parents=True, exist_ok=True)
@@ -298,5 +298,6 @@ def _api_url(port: int) -> str:
     return f"http://{LOOPBACK}:{port}/api"
 
 
-def _ui_url(api_url: str) -> str:
+def ui_url_of(api_url: str) -> str:
+    """Where people look at the server with this API."""
     return api_url.rstrip("/").removesuffix("/api")

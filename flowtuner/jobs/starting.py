@@ -89,16 +89,13 @@ def submit(
             user_id=user_id,
             config_name=wish.environment,
             priority=priority,
-            status=store.QUEUED,
             parameters={"config": {}, "env": None, "config_file": str(frozen)},
             resolved=loaded.redacted(),
             output_dir=str(loaded.config.output_dir),
             gpu_count=loaded.config.num_processes or 1,
             **more,
         )
-        session.add(job)
-        session.flush()
-        store.add_event(session, job, "job.status", f"Job {job_id} queued", data={"status": store.QUEUED})
+        store.enqueue(session, job)
     return job
 
 
@@ -109,7 +106,6 @@ def repeat(database: Database, job: Job, *, user_id: int | None, priority: int) 
         user_id=user_id,
         config_name=job.config_name,
         priority=priority,
-        status=store.QUEUED,
         parameters=store.resuming(job.parameters),
         resolved=job.resolved,
         output_dir=job.output_dir,
@@ -117,9 +113,7 @@ def repeat(database: Database, job: Job, *, user_id: int | None, priority: int) 
         target=job.target,
     )
     with database.writing() as session:
-        session.add(again)
-        session.flush()
-        store.add_event(session, again, "job.status", f"Job {again.id} queued", data={"status": store.QUEUED})
+        store.enqueue(session, again)
     return again.id
 
 

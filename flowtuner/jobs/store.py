@@ -55,6 +55,14 @@ def position_of(session: Session, job: Job) -> int | None:
     return waiting.index(job.id) + 1 if job.id in waiting else None
 
 
+def enqueue(session: Session, job: Job) -> None:
+    """Puts a new job into the queue, and tells so."""
+    job.status = QUEUED
+    session.add(job)
+    session.flush()
+    add_event(session, job, "job.status", f"Job {job.id} queued", data={"status": QUEUED})
+
+
 def move(session: Session, job: Job, status: str, detail: str | None = None) -> bool:
     """Brings a job into another state, if the way there is open; what is over stays over.
 

@@ -15,6 +15,9 @@ from flowtuner.options.template import expand
 STRUCTURED = ("publishing_config", "webhook_config")
 SHAPE = "a list of objects, one object, inline JSON, or a path to a JSON file"
 WEBHOOK_ADDRESSES = {"discord": "webhook_url", "raw": "callback_url"}
+WEBHOOK_LEVELS = ("debug", "info", "warning", "error", "critical")
+WEBHOOK_KEYS = {"webhook_type", *WEBHOOK_ADDRESSES.values(), "log_level", "ssl_no_verify", "message_prefix"}
+WEBHOOK_KEYS |= {"auth_token", "signing_secret"}
 
 
 def read_entries(given: Given, places: Places, environ: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -62,14 +65,26 @@ def _read_document(given: Given, places: Places) -> Document:
     return read_document(path, given.key)
 
 
+def kind_of_webhook(entry: Mapping[str, Any]) -> str:
+    """`raw` or `discord`, as the entry says or as its address shows."""
+    return str(entry.get("webhook_type") or ("raw" if "callback_url" in entry else "discord")).lower()
+
+
 def _check_webhook(entry: dict[str, Any], number: int, document: Document) -> list[Fault]:
-    kind = entry.get("webhook_type", "raw" if "callback_url" in entry else "discord")
-    name = f"webhook_config[{number}]"
+    kind, name = kind_of_webhook(entry), f"webhook_config[{number}]"
     if kind not in WEBHOOK_ADDRESSES:
-        near = closest(str(kind), list(WEBHOOK_ADDRESSES))
+        near = closest(kind, list(WEBHOOK_ADDRESSES))
         hint = f"Did you mean {near}?" if near else ""
         return [Fault(f"{name}.webhook_type", kind, document.name, "is no kind of webhook", "discord, raw", hint)]
+    faults = [
+        Fault(f"{name}.{key}", None, document.name, "is not known", ", ".join(sorted(WEBHOOK_KEYS)))
+        for key in entry
+        if key not in WEBHOOK_KEYS
+    ]
     address = WEBHOOK_ADDRESSES[kind]
     if not str(entry.get(address) or "").startswith(("http://", "https://")):
-        return [Fault(f"{name}.{address}", None, document.name, "is required", "an http:// or https:// address")]
-    return []
+        faults.append(Fault(f"{name}.{address}", None, document.name, "is required", "an http:// or https:// address"))
+    level = str(entry.get("log_level") or "info").lower()
+    if level not in WEBHOOK_LEVELS:
+        faults.append(Fault(f"{name}.log_level", level, document.name, "is no level", ", ".join(WEBHOOK_LEVELS)))
+    return faults

@@ -13,12 +13,13 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from flowtuner.engine import delivery, events
-from flowtuner.engine.delivery import HOST, TOKEN, URL, Delivery
+from flowtuner.engine import events
 from flowtuner.engine.events import EventLog
 from flowtuner.jobs import store
-from flowtuner.jobs.couriers import Couriers
+from flowtuner.jobs.tokens import RunTokens
 from flowtuner.records.tables import Job
+from flowtuner.telling import delivery
+from flowtuner.telling.delivery import HOST, TOKEN, URL, Delivery
 from tests.api.conftest import serve
 
 JOB, RUN = "0badcafe", "run-1"
@@ -29,7 +30,7 @@ def away(app: FastAPI, local: TestClient) -> dict[str, str]:
     """What a run on another machine is started with; nobody listens there yet."""
     with app.state.database.writing() as session:
         session.add(Job(id=JOB, status=store.RUNNING, flow_run_id=RUN, attempt=1))
-    given = Couriers(app.state.database, "http://localhost:9").environment_of(JOB)
+    given = RunTokens(app.state.database, "http://localhost:9").environment_of(JOB)
     assert given[HOST]
     return given | {HOST: "the-server"}
 
@@ -101,7 +102,7 @@ def test_only_the_jobs_own_run_may_tell(app: FastAPI, local: TestClient, away: d
     notice = {"data": {"severity": "info", "message": "hello"}}
     with serve(app) as address:
         assert post(address, "nothing", **notice).status_code == 401
-        assert post(address, Couriers(app.state.database, "x").token_of("deadbeef"), **notice).status_code == 401
+        assert post(address, RunTokens(app.state.database, "x").token_of("deadbeef"), **notice).status_code == 401
         assert post(address, away[TOKEN], run="run-0", **notice).json()["code"] == "another_run"
         assert post(address, away[TOKEN], data={}).json()["code"] == "broken_event"
         escape = [{"name": "../../x.sh", "data": "aGk="}]

@@ -160,13 +160,13 @@ def test_it_learns_to_hold_on_to_its_picture(configure, models, name):
         loss_after(brightness, brightness, generator).backward()
         optimizer.step()
         optimizer.zero_grad()
-    brightness = torch.rand(64, generator=generator) * 2 - 1
-    with torch.no_grad():  # with the same noise: most of the loss is what the noisy latents themselves leave open
-        told, misled = (
-            loss_after(brightness, control, torch.Generator().manual_seed(1)).item()
-            for control in (brightness, -brightness)
-        )
-    assert told < 0.985 * misled
+    # With the same noise, picture by picture: most of a loss is what the noisy latents themselves leave open.
+    better = 0
+    with torch.no_grad():
+        for seed, one in enumerate(torch.rand(64, 1, generator=generator) * 2 - 1):
+            told, misled = (loss_after(one, each, torch.Generator().manual_seed(seed)) for each in (one, -one))
+            better += bool(told < misled)
+    assert better >= 48  # of 64; by chance once in thirty thousand times
 
 
 def size_of(path):

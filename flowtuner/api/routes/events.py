@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response, WebSocket, WebSocketDisconnect
@@ -40,12 +41,8 @@ async def read_events(
 ) -> Response:
     """The events behind the first `since_index`; ask again with `next_index` for those after."""
     board: Board = request.app.state.board
-    question = ("newest event", caller.sight, job_id)
-    found = memory.recall(question)
-    if found is None:
-        generation = database.generation
-        found = await run_in_threadpool(_find, database, caller, job_id)
-        memory.keep(question, found, generation)
+    find = partial(_find, database, caller, job_id)
+    found = await memory.ask(("newest event", caller.sight, job_id), find)
     if found is None:
         return Response('{"events":[],"job_id":null,"next_index":0}', media_type="application/json")
     current, newest = found

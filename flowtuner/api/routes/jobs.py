@@ -10,10 +10,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from flowtuner.api.auth.caller import Caller
 from flowtuner.api.deps import DatabaseDep, Requires, SettingsDep
 from flowtuner.api.errors import ApiError, refusals
-from flowtuner.api.jobs import find_job, refuse_foreign
+from flowtuner.api.jobs import end_job, find_job, refuse_foreign
 from flowtuner.api.schemas.queue import SubmissionReply
 from flowtuner.jobs import starting, store
-from flowtuner.jobs.loop import ask_to_cancel
+from flowtuner.jobs.intake import picture_folder
 from flowtuner.records.tables import Job
 
 router = APIRouter(tags=["jobs"])
@@ -28,9 +28,8 @@ def list_jobs(
     caller: Viewer, database: DatabaseDep, limit: Annotated[int, Query(ge=1, le=1000)] = 100
 ) -> dict[str, Any]:
     """Jobs, newest first: all for leads, else one's own."""
-    sees_all = caller.may("job.view.all") or caller.is_single_user
     with database.reading() as session:
-        jobs, total = store.list_newest(session, limit, None if sees_all else caller.user_id)
+        jobs, total = store.list_newest(session, limit, caller.sight)
         return {"jobs": [_describe(job) for job in jobs], "total": total}
 
 
@@ -47,10 +46,7 @@ def cancel(job_id: str, caller: Steerer, database: DatabaseDep) -> dict[str, Any
     """Takes a job out of the queue, or has it save and end."""
     with database.reading() as session:
         job = find_job(session, caller, job_id)
-    refuse_foreign(caller, job)
-    if job.status in store.OVER:
-        raise ApiError(409, "job_over", f"Job {job.id} is over already: {job.status}", job_id=job.id)
-    return {"success": True, "job_id": job.id, "status": ask_to_cancel(database, job.id)}
+    return {"success": True, "job_id": job.id, "status": end_job(database, caller, job)}
 
 
 @router.post("/api/cloud/jobs/{job_id}/retry", responses=refusals(401, 403, 404, 409))
@@ -75,7 +71,7 @@ def delete(job_id: str, caller: Deleter, database: DatabaseDep, settings: Settin
         refuse_foreign(caller, job, "job.delete.all")
         _require_over(job)
         session.delete(job)
-    shutil.rmtree(settings.home / "pictures" / job.id, ignore_errors=True)
+    shutil.rmtree(picture_folder(settings.home, job.id), ignore_errors=True)
     return {"success": True, "job_id": job.id}
 
 

@@ -88,8 +88,7 @@ def read_stats(caller: QueueViewer, database: DatabaseDep) -> QueueStats:
 @router.get("/api/queue", responses=refusals(401, 403))
 def list_queue(caller: QueueViewer, database: DatabaseDep) -> QueueList:
     """The jobs that wait or run: all for leads, else one's own."""
-    sees_all = caller.may("queue.view.all") or caller.is_single_user
-    return _list(database, None if sees_all else caller.user_id)
+    return _list(database, None if caller.may("queue.view.all") else caller.user_id)
 
 
 @router.get("/api/queue/me", responses=refusals(401, 403))

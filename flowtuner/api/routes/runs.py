@@ -15,10 +15,10 @@ from flowtuner.api.errors import ApiError, refusals
 from flowtuner.api.jobs import NAME
 from flowtuner.api.schemas.incoming import Incoming
 from flowtuner.engine.events import Event
-from flowtuner.engine.reports import translate
-from flowtuner.jobs.couriers import Couriers
 from flowtuner.jobs.intake import picture_folder, take
+from flowtuner.jobs.tokens import RunTokens
 from flowtuner.records.tables import Job
+from flowtuner.telling.reports import translate
 
 router = APIRouter(tags=["runs"])
 PUBLIC = ("/api/runs/{job_id}/events",)
@@ -67,8 +67,8 @@ def take_events(
     authorization: Annotated[str, Header()] = "",
 ) -> Receipt:
     """Takes events of a job's run; the token is the one that its run was started with."""
-    couriers: Couriers = request.app.state.couriers
-    if not NAME.fullmatch(job_id) or not couriers.knows(job_id, authorization.removeprefix("Bearer ").strip()):
+    tokens: RunTokens = request.app.state.tokens
+    if not NAME.fullmatch(job_id) or not tokens.knows(job_id, authorization.removeprefix("Bearer ").strip()):
         raise ApiError(401, "wrong_token", "The token is not that of this job", headers={"WWW-Authenticate": "Bearer"})
     with database.reading() as session:
         if session.get(Job, job_id) is None:

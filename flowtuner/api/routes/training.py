@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +13,18 @@ from fastapi.responses import JSONResponse
 from flowtuner.api import fragments
 from flowtuner.api.auth.caller import Caller
 from flowtuner.api.deps import CallerDep, DatabaseDep, MemoryDep, Requires, SettingsDep
-from flowtuner.api.errors import ApiError, describe_faults, pages, refusals
+from flowtuner.api.errors import ApiError, describe_faults, page_or_json, refusals
 from flowtuner.api.forms import FORM, FormDep, wants_json
-from flowtuner.api.jobs import JobField, JobId, find_active, find_current, find_job, find_newest, refuse_foreign
+from flowtuner.api.jobs import (
+    JobField,
+    JobId,
+    end_job,
+    find_active,
+    find_current,
+    find_job,
+    find_newest,
+    refuse_foreign,
+)
 from flowtuner.api.schemas.training import Checkpoints, OrderReply, StatusReply, describe_status
 from flowtuner.api.settings import ServerSettings
 from flowtuner.engine.checkpoints import list_checkpoints
@@ -37,7 +47,7 @@ IdempotencyKey = Annotated[str | None, Header(max_length=255)]
 
 @router.post(
     "/api/training/validate",
-    responses=pages(400, 401, 403, 404, 409),
+    responses=page_or_json(400, 401, 403, 404, 409),
     openapi_extra=FORM,
     response_model=None,
 )
@@ -54,7 +64,7 @@ async def validate(
 
 @router.post(
     "/api/training/start",
-    responses=pages(400, 401, 403, 404, 409, 503),
+    responses=page_or_json(400, 401, 403, 404, 409, 503),
     openapi_extra=FORM,
     response_model=None,
 )
@@ -97,12 +107,8 @@ async def start(
 )
 async def read_status(caller: Viewer, database: DatabaseDep, memory: MemoryDep, job_id: JobId = None) -> Response:
     """Where the job stands: the named one, or the newest under way."""
-    question = ("status", caller.sight, job_id)
-    body = memory.recall(question)
-    if body is None:
-        generation = database.generation
-        body = await run_in_threadpool(_describe_status, caller, database, job_id)
-        memory.keep(question, body, generation)
+    describe = partial(_describe_status, caller, database, job_id)
+    body = await memory.ask(("status", caller.sight, job_id), describe)
     return Response(body, media_type="application/json")
 
 
@@ -126,7 +132,7 @@ def stop(caller: Steerer, database: DatabaseDep, job_id: JobField = None) -> dic
     return {"message": f"Training job {job.id} stop requested", "job_id": job.id, "status": status}
 
 
-@router.post("/api/training/cancel", responses=pages(400, 401, 403, 404, 409, 503), response_model=None)
+@router.post("/api/training/cancel", responses=page_or_json(400, 401, 403, 404, 409, 503), response_model=None)
 def cancel(request: Request, caller: Steerer, database: DatabaseDep, job_id: JobField = None) -> Response:
     """Takes a job out of the queue, or has it save and end."""
     with database.reading() as session:
@@ -134,10 +140,7 @@ def cancel(request: Request, caller: Steerer, database: DatabaseDep, job_id: Job
         job = find_job(session, caller, job_id) if job_id else find_newest(session, caller, waiting)
     if job is None:
         raise ApiError(400, "no_active_job", "No active training job")
-    refuse_foreign(caller, job)
-    if job.status in store.OVER:
-        raise ApiError(409, "job_over", f"Job {job.id} is over already: {job.status}", job_id=job.id)
-    status = ask_to_cancel(database, job.id)
+    status = end_job(database, caller, job)
     body = {"success": True, "status": status, "job_id": job.id, "message": f"Training job {job.id} cancel requested"}
     if wants_json(request):
         return JSONResponse(body)

@@ -59,6 +59,7 @@ def _serve(known: argparse.Namespace, settings: ServerSettings, certificate: tup
         "ssl_keyfile": str(certificate[0]) if certificate else None,
         "ssl_certfile": str(certificate[1]) if certificate else None,
     }
+    is_served = False
     try:
         with contextlib.suppress(KeyboardInterrupt), _stopped_by_sigterm():
             is_served = (_run_reloading if known.reload else _run)(known, settings, services, listening)
@@ -76,10 +77,8 @@ def _run(
     from flowtuner.api.app import create_app
 
     server = uvicorn.Server(uvicorn.Config(create_app(settings, services, known.env), **listening))
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         server.run()  # which hands on the signal that ended it
-    except KeyboardInterrupt:
-        return bool(server.started)
     return bool(server.started)
 
 

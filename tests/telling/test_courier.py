@@ -17,10 +17,12 @@ from PIL import Image
 
 from flowtuner.engine import events
 from flowtuner.engine.events import EventLog, last_seq
-from flowtuner.webhooks import courier
-from flowtuner.webhooks.addresses import Rule
-from flowtuner.webhooks.courier import Courier
-from flowtuner.webhooks.hooks import Hook, find_faults
+from flowtuner.errors import ConfigError
+from flowtuner.options import load
+from flowtuner.telling import courier
+from flowtuner.telling.addresses import Rule
+from flowtuner.telling.courier import Courier
+from flowtuner.telling.hooks import Hook, find_faults
 from tests.fakes.receiver import Delivery, Receiver, receiving
 
 HERE = Rule(("127.0.0.1",))
@@ -213,6 +215,14 @@ def test_nothing_is_sent_to_an_address_that_is_not_allowed(log: EventLog) -> Non
     assert "private network" in log.path.read_text()
 
 
-def test_mistakes_in_an_entry_are_named() -> None:
-    faults = list(find_faults([{"callback_url": "http://8.8.8.8", "log_level": "loud", "colour": "red"}], Rule()))
-    assert {fault.option for fault in faults} == {"webhook_config[1].log_level", "webhook_config[1].colour"}
+def test_mistakes_in_an_entry_are_named(tiny_run: dict[str, Any]) -> None:
+    entry = {"webhook_type": "RAW", "callback_url": "8.8.8.8", "log_level": "loud", "colour": "red"}
+    with pytest.raises(ConfigError) as caught:
+        load(values=tiny_run | {"webhook_config": [entry]})
+    wrong = {fault.option.partition(".")[2] for fault in caught.value.faults}
+    assert wrong == {"callback_url", "log_level", "colour"}
+
+
+def test_a_secret_that_is_no_key_is_found_before_anything_is_sent() -> None:
+    (fault,) = find_faults([{"callback_url": "http://8.8.8.8", "signing_secret": "whsec_not base64!"}], Rule())
+    assert fault.option == "webhook_config[1].signing_secret"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowtuner.engine import events
-from flowtuner.engine.reports import describe, translate
+from flowtuner.telling.reports import describe, translate
 
 UPLOAD = {"what": "checkpoint-4", "destination": "share", "step": 4, "state": "uploading", "verified": False}
 

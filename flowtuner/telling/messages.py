@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 from urllib3.filepost import encode_multipart_formdata
 
-from flowtuner.engine.reports import Report, describe
-from flowtuner.webhooks.hooks import RAW, Hook
+from flowtuner.telling.hooks import RAW, Hook, key_of
+from flowtuner.telling.reports import Report, describe
 
-SECRET_PREFIX = "whsec_"  # noqa: S105  how Standard Webhooks marks one
 MOST_FILES = 10
 MOST_TEXT = 1900
 FOR_PEOPLE = (
@@ -85,12 +84,6 @@ def sign(hook: Hook, message: Message) -> dict[str, str]:
     headers = {"webhook-id": message.id, "webhook-timestamp": moment}
     if hook.signing_secret:
         content = b".".join((message.id.encode(), moment.encode(), message.body))
-        digest = hmac.new(_key(hook.signing_secret), content, hashlib.sha256).digest()
+        digest = hmac.new(key_of(hook.signing_secret), content, hashlib.sha256).digest()
         headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
     return headers
-
-
-def _key(secret: str) -> bytes:
-    if not secret.startswith(SECRET_PREFIX):
-        return secret.encode()
-    return base64.b64decode(secret.removeprefix(SECRET_PREFIX))

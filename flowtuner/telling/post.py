@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from flowtuner.webhooks.addresses import Refused, Rule, find_address
-from flowtuner.webhooks.hooks import Hook
+from flowtuner.telling.addresses import Refused, Rule, find_address
+from flowtuner.telling.hooks import Hook
 
 TIMEOUT_S = 10.0
 READ_BYTES = 1 << 16

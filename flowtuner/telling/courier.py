@@ -11,11 +11,11 @@ from pathlib import Path
 
 from flowtuner import durable
 from flowtuner.engine.events import EventLog
-from flowtuner.engine.reports import LogReader, Report
-from flowtuner.webhooks.addresses import Rule
-from flowtuner.webhooks.hooks import Hook
-from flowtuner.webhooks.messages import SUPERSEDED, Message, compose, sign
-from flowtuner.webhooks.post import Answer, post
+from flowtuner.telling.addresses import Rule
+from flowtuner.telling.hooks import Hook
+from flowtuner.telling.messages import SUPERSEDED, Message, compose, sign
+from flowtuner.telling.post import Answer, post
+from flowtuner.telling.reports import LogReader, Report
 
 POLL_S = 0.5
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0

@@ -8,15 +8,15 @@ import secrets
 import socket
 from dataclasses import dataclass
 
-from flowtuner.engine.delivery import HOST, TOKEN, URL
 from flowtuner.records.database import Database
 from flowtuner.records.tables import Setting
+from flowtuner.telling.delivery import HOST, TOKEN, URL
 
 SECRET = "delivery_secret"  # noqa: S105  the setting's name
 
 
 @dataclass(frozen=True)
-class Couriers:
+class RunTokens:
     """Hands out tokens and knows them again, in whichever server of this database."""
 
     database: Database

@@ -1,1 +1,0 @@
-"""Outgoing webhooks: a run's log, told to addresses that somebody named."""
