@@ -210,7 +210,8 @@ def _s3_get(contents: Contents, request: Request) -> Answer:
     if "location" in request.query:
         return _xml("LocationConstraint", "us-east-1")
     root = request.key.rstrip("/") + "/"
-    after = request.query.get("continuation-token", "")
+    started = request.query.get("start-after")
+    after = request.query.get("continuation-token") or (root + started if started else "")
     found = sorted(key for key in contents.objects if key.startswith(root + request.query.get("prefix", "")))
     page = [key for key in found if key > after][:1000]
     more = bool(page) and page[-1] != found[-1]

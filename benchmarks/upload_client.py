@@ -50,6 +50,8 @@ def _open_s3(url: str, folder: Path) -> Callable[[], object]:
 
 
 def _open_azure(url: str, folder: Path) -> Callable[[], object]:
+    import azure.storage.blob  # noqa: F401 - the SDK comes with the process, as its own client brings it
+
     from blocks.azure import AzureDestination
 
     secret = {"connection_string": connection_string(url)}

@@ -162,7 +162,7 @@ class FolderStore:
         """Writes a small file atomically."""
         durable.write_bytes(self._root / key, data)
 
-    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
+    def sizes(self, prefix: str, span: tuple[str, str] | None = None) -> Mapping[str, int]:
         """The sizes of all regular files in a folder, by their keys."""
         found = (path for path in (self._root / prefix).rglob("*") if path.is_file())
         return {path.relative_to(self._root).as_posix(): path.stat().st_size for path in found}

@@ -114,14 +114,16 @@ class BucketStore:
                     "place. Give them different names of output_dir, or different base_path."
                 ) from error
 
-    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
+    def sizes(self, prefix: str, span: tuple[str, str] | None = None) -> Mapping[str, int]:
         """The sizes of all objects below a prefix, by their keys."""
         skip = len(self.terms.key("x")) - 1
         found: dict[str, int] = {}
-        for page in self._pages(prefix):
+        # A bucket lists its names in order. What is one letter shorter than the first name comes before it.
+        first = {"StartAfter": self.terms.key(span[0])[:-1]} if span else {}
+        for page in self._pages(prefix, **first):
             found |= {item["Key"][skip:]: item["Size"] for item in page.get("Contents", ())}
-            if last is not None and max(found, default="") >= last:
-                break  # a bucket lists its names in order
+            if span and max(found, default="") >= span[1]:
+                break
         return found
 
     def children(self, prefix: str) -> Iterable[str]:

@@ -96,7 +96,7 @@ class ContainerStore:
                     "place. Give them different names of output_dir, or different base_path."
                 ) from error
 
-    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
+    def sizes(self, prefix: str, span: tuple[str, str] | None = None) -> Mapping[str, int]:
         """The sizes of all blobs below a prefix, by their keys."""
         skip = len(self.terms.key("x")) - 1
         start = self.terms.key(prefix) + "/"

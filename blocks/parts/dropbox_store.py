@@ -81,7 +81,7 @@ class DropboxStore:
             raise DestinationDown(f"{self.path(key)} reads back with other bytes than were written.")
         self._revs[key] = told.rev
 
-    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
+    def sizes(self, prefix: str, span: tuple[str, str] | None = None) -> Mapping[str, int]:
         """The sizes of all files below a prefix, by their keys, whatever their case there."""
         found = self._list(prefix)
         if prefix == self._unit:

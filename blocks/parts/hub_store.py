@@ -102,7 +102,7 @@ class HubStore:
             raise PublishError(f"{path} is missing. Use another checkpoint, or publish this one again.")
         yield from self._download(path, offset)
 
-    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
+    def sizes(self, prefix: str, span: tuple[str, str] | None = None) -> Mapping[str, int]:
         """The sizes of all files below a prefix, by their keys."""
         start = self._path(prefix)
         start = f"{start}/" if start else ""

@@ -38,8 +38,8 @@ class Store(Protocol):
     def write(self, key: str, data: bytes, *, is_new: bool = False) -> None:
         """Writes a small object atomically; a new one must not be there yet, where the storage can tell."""
 
-    def sizes(self, prefix: str, last: str | None = None) -> Mapping[str, int]:
-        """The sizes of all objects below a prefix, by their keys; those that sort behind `last` may be left out."""
+    def sizes(self, prefix: str, span: tuple[str, str] | None = None) -> Mapping[str, int]:
+        """The sizes of all objects below a prefix, by their keys; those before or behind the span may be left out."""
 
     def stage(self, source: Path, key: str, record: FileRecord, on_bytes: Progress) -> None:
         """Uploads a file, or takes it up to be uploaded by `settle`; it is not visible yet."""
@@ -77,27 +77,30 @@ def send(
 
     `sources` says which of the snapshot's files are to stand there under another path.
     """
-    manifest_key = f"{manifest.prefix}/{MANIFEST_NAME}"
+    manifest_key, former_key = f"{manifest.prefix}/{MANIFEST_NAME}", f"{manifest.prefix}/{FORMER_NAME}"
     remote = parse_manifest(store.read(manifest_key))
-    sizes = store.sizes(manifest.prefix, _last_key(manifest.prefix, remote)) if remote else {}
+    sizes = store.sizes(manifest.prefix, _span(manifest.prefix, remote)) if remote else {}
     changed = _find_changed(manifest, remote, sizes)
-    former = _find_former(store, manifest.prefix, remote, sizes)
-    if remote and not changed and not former and remote.describes_same(manifest):
+    if remote and not changed and remote.describes_same(manifest):
         on_progress(manifest.size, manifest.size)
         return remote, 0, 0
     sent = _upload(store, snapshot, changed, on_progress, manifest.prefix, sources)
-    former = _add_files(remote, former)
-    if former:
-        # Whoever goes on after an interruption must know which files have to go.
-        store.write(f"{manifest.prefix}/{FORMER_NAME}", former.to_bytes())
-    if changed:
+    former = remote or parse_manifest(store.read(former_key))
+    orphans = _find_orphans(former, manifest)
+    is_switched = bool(changed or orphans)
+    if former and is_switched:
+        # Whoever goes on after an interruption must know which files have to go, also of those that come now.
+        both = tuple(dict.fromkeys((*former.files, *manifest.files)))
+        store.write(former_key, replace(former, files=both).to_bytes())
+    if is_switched:
         # While names are switched the old manifest would vouch for a mixture.
         store.delete(manifest_key)
     store.settle()
-    store.write(manifest_key, manifest.to_bytes(), is_new=bool(changed))
-    if former:
-        store.delete(*(f"{manifest.prefix}/{path}" for path in sorted(_orphans(former, manifest))))
-        store.delete(f"{manifest.prefix}/{FORMER_NAME}")
+    if former and is_switched:
+        store.delete(*(f"{manifest.prefix}/{path}" for path in orphans))
+        store.delete(former_key)
+    # Last of all: where a manifest stands, nothing is left to be done.
+    store.write(manifest_key, manifest.to_bytes(), is_new=is_switched)
     store.drop_unfinished(manifest.prefix, ABANDONED_S)
     return manifest, len(changed), sent
 
@@ -209,28 +212,20 @@ def _upload(
     return total
 
 
-def _last_key(prefix: str, remote: Manifest) -> str:
-    # What was recorded is all that has to be known: a listing of a thousand names a page may end there.
-    return max(f"{prefix}/{path}" for path in (FORMER_NAME, *(record.path for record in remote.files)))
+def _span(prefix: str, remote: Manifest) -> tuple[str, str] | None:
+    # What was recorded is all that has to be known: a listing of a thousand names a page may begin and end there.
+    keys = sorted(f"{prefix}/{record.path}" for record in remote.files)
+    return (keys[0], keys[-1]) if keys else None
 
 
-def _find_former(store: Store, prefix: str, remote: Manifest | None, sizes: Mapping[str, int]) -> Manifest | None:
-    key = f"{prefix}/{FORMER_NAME}"
-    return parse_manifest(store.read(key)) if remote is None or sizes.get(key) is not None else None
-
-
-def _add_files(remote: Manifest | None, former: Manifest | None) -> Manifest | None:
-    if remote is None or former is None:
-        return remote or former
-    return replace(remote, files=tuple(dict.fromkeys((*remote.files, *former.files))))
-
-
-def _orphans(former: Manifest, manifest: Manifest) -> set[str]:
-    return {record.path for record in former.files} - {record.path for record in manifest.files}
+def _find_orphans(former: Manifest | None, manifest: Manifest) -> list[str]:
+    return (
+        sorted({record.path for record in former.files} - {record.path for record in manifest.files}) if former else []
+    )
 
 
 def _remove(store: Store, manifest: Manifest) -> None:
     # The manifest goes first: from then on nobody takes the rest for a whole checkpoint.
     store.delete(f"{manifest.prefix}/{MANIFEST_NAME}")
-    store.delete(*(f"{manifest.prefix}/{record.path}" for record in manifest.files))
+    store.delete(*(f"{manifest.prefix}/{path}" for path in (FORMER_NAME, *(record.path for record in manifest.files))))
     store.drop_unfinished(manifest.prefix)

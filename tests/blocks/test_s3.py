@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from blocks.parts.bucket import BucketStore
 from blocks.s3 import MIB, S3Destination
 from flowtuner.errors import DestinationDown, FlowtunerError, PublishError
 from flowtuner.publishing.registry import open_destinations
@@ -72,6 +73,24 @@ def test_a_checkpoint_is_published_proved_and_not_sent_again(
     again = destination.publish(snapshot, ignore)
     assert (again.sent_files, again.sent_bytes, again.manifest_sha256) == (0, 0, result.manifest_sha256)
     assert seen == ["GetObject", "ListObjectsV2"]
+
+
+def test_an_unchanged_unit_is_listed_from_its_first_file_to_its_last(
+    tmp_path: Path, destination: S3Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two thousand files behind the manifest's own name fill two pages, not three."""
+    snapshot = take_checkpoint(tmp_path, 20, {"part-0": b"0", "part-1": b"1"})
+    destination.publish(snapshot, ignore)
+    listed: list[list[str]] = []
+    sizes = BucketStore.sizes
+
+    def watch_sizes(store: BucketStore, *arguments: Any) -> Any:
+        listed.append(sorted(key.rpartition("/")[2] for key in sizes(store, *arguments)))
+        return sizes(store, *arguments)
+
+    monkeypatch.setattr(BucketStore, "sizes", watch_sizes)
+    assert destination.publish(snapshot, ignore).sent_files == 0
+    assert listed == [["part-0", "part-1"]]
 
 
 def test_only_what_changed_travels_and_what_is_gone_is_removed(
