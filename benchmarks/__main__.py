@@ -70,6 +70,12 @@ def _measure_steps(ground: Path, rounds: int) -> Iterable[Row]:
     yield measure_trimming(ground, rounds + 4)
 
 
+def _measure_modes(ground: Path, rounds: int) -> Iterable[Row]:
+    from benchmarks.steps import measure_modes
+
+    return measure_modes(ground, rounds)
+
+
 def _measure_caches(ground: Path, rounds: int) -> Iterable[Row]:
     from benchmarks.caching import measure_latents, measure_restart, measure_text
 
@@ -113,6 +119,7 @@ def _measure_http(ground: Path, rounds: int) -> Iterable[Row]:
 
 SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {
     "steps": _measure_steps,
+    "modes": _measure_modes,
     "caches": _measure_caches,
     "processes": _measure_processes,
     "orchestration": _measure_orchestration,

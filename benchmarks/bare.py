@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 STEPS_OF_SCRIPT = 30
-TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
+TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 
 
 class BareLoop:
@@ -26,10 +26,7 @@ class BareLoop:
 
         torch.manual_seed(0)
         self.model = PixArtTransformer2DModel.from_pretrained(ground / "model", subfolder="transformer")
-        if kind == "lora":
-            self._inject_lora()
-        self.model.train()
-        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.parameters = choose_parameters(self.model, kind)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
         self.alphas = DDPMScheduler.from_pretrained(ground / "model", subfolder="scheduler").alphas_cumprod
         self.batch = batch
@@ -62,21 +59,47 @@ class BareLoop:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _inject_lora(self) -> None:
-        from peft import LoraConfig, inject_adapter_in_model
 
-        inject_adapter_in_model(LoraConfig(r=8, lora_alpha=8, target_modules=TARGETS), self.model)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(".default." in name)
+def choose_parameters(model: Any, kind: str) -> list[Any]:
+    """Puts an adapter into or beside a model, over int8 weights if they are asked for; what is to be trained."""
+    model.train()
+    if kind == "full":
+        return list(model.parameters())
+    model.requires_grad_(False)
+    if kind == "lycoris":
+        return _apply_lycoris(model)
+    if kind == "int8 lora":
+        _quantise(model)
+    from peft import LoraConfig, inject_adapter_in_model
+
+    inject_adapter_in_model(LoraConfig(r=8, lora_alpha=8, target_modules=TARGETS), model)
+    return [parameter for name, parameter in model.named_parameters() if ".default." in name]
 
 
-def read_pictures(ground: Path) -> Any:
-    """All pictures as one tensor in [-1, 1]."""
+def _quantise(model: Any) -> None:
+    import torch
+    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+
+    quantize_(model, Int8WeightOnlyConfig(), lambda layer, name: type(layer) is torch.nn.Linear and "blocks." in name)
+
+
+def _apply_lycoris(model: Any) -> list[Any]:
+    from lycoris import LycorisNetwork, create_lycoris
+
+    layers = {"Attention": {"factor": 16}, "FeedForward": {"factor": 8}}
+    LycorisNetwork.apply_preset({"target_module": list(layers), "module_algo_map": layers})
+    network = create_lycoris(model, 1.0, algo="lokr", full_matrix=True, linear_dim=4, linear_alpha=1, factor=16)
+    network.apply_to()
+    return list(network.parameters())
+
+
+def read_pictures(ground: Path, folder: str = "pictures") -> Any:
+    """All pictures of a folder as one tensor in [-1, 1]."""
     import numpy as np
     import torch
     from PIL import Image
 
-    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((ground / "pictures").glob("*.png"))]
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in sorted((ground / folder).glob("*.png"))]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

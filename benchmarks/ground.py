@@ -16,11 +16,18 @@ PICTURES = 96
 
 
 def build_ground(folder: Path) -> Path:
-    """Makes the model and the pictures below `folder`."""
+    """Makes the models and the pictures below `folder`; the references are the pictures in grey."""
+    from PIL import Image
+
     from flowtuner.engine.families import open_family
 
     open_family("pixart_sigma").tiny(folder / "model", sample_size=16)
+    open_family("flux").tiny(folder / "kontext", kontext=True)
     write_pictures(folder / "pictures", PICTURES)
+    (folder / "references").mkdir()
+    for path in (folder / "pictures").glob("*.png"):
+        with Image.open(path) as picture:
+            picture.convert("L").convert("RGB").save(folder / "references" / path.name)
     return folder
 
 
@@ -46,7 +53,12 @@ def configure(ground: Path, name: str, *, pictures: Path | None = None, **option
         "crop_style": "center",
         "crop_aspect": "square",
     }
-    (ground / f"{name}.json").write_text(json.dumps([entry]))
+    entries = [entry]
+    if options.get("model_flavour") == "kontext":
+        entry["conditioning_data"] = ["references"]
+        reference = {"dataset_type": "conditioning", "conditioning_type": "reference_strict"}
+        entries.append(reference | {"id": "references", "instance_data_dir": str(ground / "references")})
+    (ground / f"{name}.json").write_text(json.dumps(entries))
     values = {
         "model_family": "pixart_sigma",
         "model_type": "full",

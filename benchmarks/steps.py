@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.bare import BareLoop
 from benchmarks.ground import configure, open_session
 from benchmarks.harness import Row, compare
 
+if TYPE_CHECKING:
+    from benchmarks.bare_kontext import BareKontext
+
 BURST = 6
 LIMITS = {8: 1.05, 1: 1.10}
+MODES: dict[str, dict[str, object]] = {
+    "full": {"model_type": "full"},
+    "lora": {"model_type": "lora", "lora_alpha": 8},
+    "lycoris": {"model_type": "lora", "lora_type": "lycoris"},
+    "int8 lora": {"model_type": "lora", "lora_alpha": 8, "base_model_precision": "int8-torchao"},
+}
+KONTEXT = {"model_family": "flux", "model_flavour": "kontext", "flux_lora_target": "all"}
 
 
 def measure_noise(ground: Path, rounds: int) -> Row:
@@ -24,11 +36,23 @@ def measure_steps(ground: Path, rounds: int) -> Iterator[Row]:
     """Full and LoRA, at the batch sizes where overhead hides and where it shows."""
     for kind in ("full", "lora"):
         for batch, limit in LIMITS.items():
-            engine = _engine(ground, f"{kind}-{batch}", kind, batch)
             loop = BareLoop(ground, kind, batch)
             burst = BURST if batch > 1 else BURST * 3
-            ratio = compare(lambda: engine(burst), lambda: loop.steps(burst), rounds)  # noqa: B023
+            ratio = _compare(_engine(ground, f"{kind}-{batch}", kind, batch), loop, burst, rounds)
             yield Row(f"step, {kind}, batch {batch}: engine over hand-written loop", ratio, at_most=limit)
+
+
+def measure_modes(ground: Path, rounds: int) -> Iterator[Row]:
+    """Every mode of training for a model that draws from text and one that edits, each against the same by hand."""
+    from benchmarks.bare_kontext import BareKontext
+
+    loops: dict[str, Callable[[Path, str, int], BareLoop | BareKontext]] = {"PixArt": BareLoop, "Kontext": BareKontext}
+    for (title, loop), (kind, options) in product(loops.items(), MODES.items()):
+        model = KONTEXT | {"pretrained_model_name_or_path": str(ground / "kontext")} if title == "Kontext" else {}
+        name = f"{title} {kind}"
+        engine = _engine(ground, name, str(options["model_type"]), 8, **(options | model))
+        ratio = _compare(engine, loop(ground, kind, 8), BURST, rounds)
+        yield Row(f"step, {name}, batch 8: engine over hand-written loop", ratio, at_most=LIMITS[8])
 
 
 def measure_trimming(ground: Path, rounds: int) -> Row:
@@ -46,10 +70,15 @@ def open_steps(ground: Path) -> Callable[[], object]:
     return lambda: engine(BURST)
 
 
-def _engine(ground: Path, name: str, kind: str, batch: int) -> Callable[[int], object]:
-    session = open_session(configure(ground, name, model_type=kind, train_batch_size=batch))
+def _engine(ground: Path, name: str, kind: str, batch: int, **options: object) -> Callable[[int], object]:
+    values = {"model_type": kind, "train_batch_size": batch} | options
+    session = open_session(configure(ground, name, **values))
 
     def train(count: int) -> None:
         session.train(session._trainer.step + count)
 
     return train
+
+
+def _compare(engine: Callable[[int], object], loop: BareLoop | BareKontext, burst: int, rounds: int) -> float:
+    return compare(lambda: engine(burst), lambda: loop.steps(burst), rounds)

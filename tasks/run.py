@@ -36,7 +36,7 @@ from tasks.preflight import CheckedRun
 from tasks.report import Outcome, write_report
 from tasks.resume import fetch_checkpoint
 from tasks.scripts import Scripts
-from tasks.tensorboard import tracked
+from tasks.trackers import tracked
 from tasks.units import Origin, find_newest, folder_unit_of, step_of, unit_of
 from tasks.validate import validate
 from tasks.webhooks import announced
@@ -151,7 +151,7 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
     with (
         contextlib.closing(EventLog(spec.event_log, spec.run_id)) as events,
         shown_live(events, spec.loaded),
-        tracked(events, config),
+        tracked(events, spec.loaded),
         announced(events, config),
         delivered(events),
         claimed_spool(spec.output_dir),

@@ -4,54 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flowtuner import durable
-from flowtuner.engine.events import METRIC, PROGRESS, VALIDATION, Event, EventLog, follow_events
-from flowtuner.engine.limits import wants_tensorboard
-from flowtuner.options import TrainingConfig
+from flowtuner.engine.events import METRIC, PROGRESS, VALIDATION, Event
 
-FOLDER = "tensorboard"
 POSITION = "position.json"
 CURVES = {"train_loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
-FLUSH_EVERY_S = 5.0
-JOIN_S = 20.0
 STEP_IN_NAME = re.compile(r"^step_\d+_")
-
-
-@contextlib.contextmanager
-def tracked(events: EventLog, config: TrainingConfig) -> Iterator[None]:
-    """Writes what is appended to the log for TensorBoard, if `report_to` asks for it."""
-    if not wants_tensorboard(config):
-        yield
-        return
-    folder = Path(config.logging_dir or Path(config.output_dir) / "logs") / FOLDER
-    stop = threading.Event()
-    thread = threading.Thread(target=_follow, args=(events, folder, stop), name="tensorboard", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(JOIN_S)
-
-
-def _follow(events: EventLog, folder: Path, stop: threading.Event) -> None:
-    try:
-        board = Board(folder)
-        written_at = time.monotonic()
-        for event in follow_events(events.path, board.seq, stop):
-            board.take_note(event)
-            if time.monotonic() - written_at >= FLUSH_EVERY_S:
-                board.flush()
-                written_at = time.monotonic()
-        board.close()
-    except OSError as error:
-        events.notify("warning", f"TensorBoard's files in {folder} are not up to date: {error}")
 
 
 class Board:

@@ -245,11 +245,14 @@ class BucketStore:
             reply = self.client.put_object(**arguments, Body=body)
         return reply.get("ChecksumSHA256"), reply.get("ETag")
 
-    def _pages(self, prefix: str, **arguments: str) -> Iterable[dict[str, Any]]:
+    def _pages(self, prefix: str, **arguments: str) -> Iterator[dict[str, Any]]:
         pages: Iterable[dict[str, Any]] = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.terms.bucket, Prefix=self.terms.key(prefix) + "/", **arguments
         )
-        return pages
+        try:
+            yield from pages
+        except ValueError as error:  # a number or a date that arrived damaged
+            raise DestinationDown(f"the bucket {self.terms.bucket} answered with a broken listing: {error}") from error
 
 
 def unquoted(etag: str | None) -> str:

@@ -34,7 +34,7 @@ from flowtuner.engine.data.settings import (
 from flowtuner.engine.data.sources import open_source
 from flowtuner.engine.data.tables import check_table
 from flowtuner.engine.estimate import find_shortage
-from flowtuner.engine.limits import find_limits
+from flowtuner.engine.limits import WANDB, find_limits, find_wandb_obstacle
 from flowtuner.errors import CheckpointError, ConfigError, DataError, SourceDown
 from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
 
@@ -89,6 +89,7 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     if not any(finding.check == "output_dir" for finding in findings):
         findings += _inspect_data(loaded)
     findings += _inspect_accepted(loaded)
+    findings += _inspect_trackers(loaded.config)
     findings += [Finding("warning", "options", warning) for warning in loaded.warnings]
     return findings
 
@@ -279,7 +280,7 @@ def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
     for name in loaded.accepted_only():
         option = name.split(": ")[-1].split("=")[0]
         if option == "report_to":
-            yield Finding("warning", option, f"{name}: of the trackers, this version writes tensorboard alone.")
+            yield Finding("warning", option, f"{name}: of the trackers, this version knows tensorboard and wandb.")
             continue
         if option in NOT_WITHOUT:
             yield Finding(
@@ -287,6 +288,13 @@ def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
             )
         else:
             yield Finding("warning", option, f"{name} is understood but has no effect in this version.")
+
+
+def _inspect_trackers(config: TrainingConfig) -> Iterator[Finding]:
+    obstacle = find_wandb_obstacle() if WANDB in config.report_to.split(",") else None
+    if obstacle:
+        problem, remedy = obstacle
+        yield Finding("warning", "report_to", f"W&B will not be told of this run: {problem}.", f"To have it: {remedy}.")
 
 
 def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:

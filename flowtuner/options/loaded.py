@@ -78,6 +78,15 @@ def _find_accepted(record: Section, given: set[str]) -> list[str]:
     for name, declared in type(record).model_fields.items():
         extra, value = extra_of(declared), getattr(record, name)
         default = None if declared.is_required() else declared.get_default(call_default_factory=True)
-        if name in given and extra.get("status") == "accepted" and value not in (default, *extra.get("built", ())):
+        if (
+            name in given
+            and extra.get("status") == "accepted"
+            and not _is_built(value, (default, *extra.get("built", ())))
+        ):
             found.append(f"{name}={value}" if isinstance(value, str | int | float) else name)
     return found
+
+
+def _is_built(value: Any, built: tuple[Any, ...]) -> bool:
+    parts = value.split(",") if isinstance(value, str) else [value]  # trackers may be several
+    return value in built or all(part in built for part in parts)

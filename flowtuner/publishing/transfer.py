@@ -92,7 +92,7 @@ def send(
         # Whoever goes on after an interruption must know which files have to go, also of those that come now.
         both = tuple(dict.fromkeys((*former.files, *manifest.files)))
         store.write(former_key, replace(former, files=both).to_bytes())
-    if is_switched:
+    if remote and is_switched:
         # While names are switched the old manifest would vouch for a mixture.
         store.delete(manifest_key)
     store.settle()

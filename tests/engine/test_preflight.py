@@ -2,6 +2,7 @@
 
 import pytest
 
+from flowtuner.engine.limits import wanted_trackers
 from flowtuner.engine.preflight import inspect_run
 from flowtuner.options import load
 
@@ -22,5 +23,20 @@ def test_an_optimizer_that_works_differently_is_a_warning(tiny_run, options, che
 
 def test_trackers_that_are_not_built_are_a_warning(tiny_run):
     assert inspect_run(load(values=tiny_run | {"report_to": "tensorboard"}, environ={})) == []
-    (finding,) = inspect_run(load(values=tiny_run | {"report_to": "wandb,tensorboard"}, environ={}))
+    (finding,) = inspect_run(load(values=tiny_run | {"report_to": "swanlab,tensorboard"}, environ={}))
     assert (finding.level, finding.check) == ("warning", "report_to")
+
+
+def test_wandb_without_a_key_is_a_warning_and_never_asks_for_one(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.setattr("flowtuner.engine.limits.is_installed", lambda module: True)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    loaded = load(values=tiny_run | {"report_to": "tensorboard,wandb"}, environ={})
+    (finding,) = inspect_run(loaded)
+    assert (finding.level, finding.check) == ("warning", "report_to")
+    assert "WANDB_MODE=offline" in str(finding)
+    assert wanted_trackers(loaded.config) == ["tensorboard"]
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password k\n")
+    assert inspect_run(loaded) == []
+    assert wanted_trackers(loaded.config) == ["tensorboard", "wandb"]
