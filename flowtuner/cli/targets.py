@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from uuid import UUID
 
 from flowtuner.errors import ConfigError, Fault
@@ -62,10 +63,23 @@ def _read_target(word: str, entries: Sequence[Mapping[str, Any]]) -> list[Wanted
     named = [dict(entry) for entry in entries if entry.get("name") == word or (word in NAMES and is_hub(entry))]
     if named:
         return [*named]
+    if "://" in word:
+        return [_read_address(word)]
     folder = Path(word).expanduser()
     if folder.is_dir() or os.sep in word or word.startswith((".", "~")):
         return [{"provider": "folder", "path": str(folder.absolute())}]
     return [word]
+
+
+def _read_address(word: str) -> dict[str, Any]:
+    kind, _, place = word.partition("://")
+    bucket, _, base_path = place.partition("/")
+    if kind.lower() == "s3" and bucket:
+        return {"provider": "s3", "bucket": bucket, "base_path": base_path.strip("/")}  # credentials as AWS finds them
+    if kind.lower() == "file":
+        return {"provider": "folder", "path": unquote(place)}
+    allowed = "s3://BUCKET/PATH, hf://OWNER/NAME, a folder, a stored name, or an entry as JSON"
+    raise ConfigError([Fault("--to", word, "", "is no address of a destination", allowed)])
 
 
 def _folder_of_environment(name: str) -> Path | None:

@@ -57,14 +57,22 @@ def test_a_run_that_published_nowhere_asks_for_a_place(published, capsys):
         ('{"provider": "s3", "bucket": "{env:BUCKET}"}', {"provider": "s3", "bucket": "models"}),
         ("team", {"provider": "s3", "bucket": "x", "name": "team"}),
         ("prod-s3", "prod-s3"),
+        ("hf://alice/fox", {"provider": "huggingface", "repo_id": "hf://alice/fox"}),
+        ("s3://models/team/a/", {"provider": "s3", "bucket": "models", "base_path": "team/a"}),
+        ("file:///mnt/a%20share", {"provider": "folder", "path": "/mnt/a share"}),
     ],
 )
 def test_where_to_is_a_folder_an_entry_or_a_name(word, wanted, tmp_path, monkeypatch):
     monkeypatch.setenv("BUCKET", "models")
     [found] = read_targets([word], [{"provider": "s3", "bucket": "x", "name": "team"}])
-    if isinstance(wanted, dict) and "path" in wanted:
+    if word == "./share":
         wanted = wanted | {"path": str(tmp_path / "share")}
     assert found == wanted
+
+
+def test_an_address_of_nothing_is_not_taken_for_a_folder():
+    with pytest.raises(ConfigError, match="s3://BUCKET/PATH, hf://OWNER/NAME"):
+        read_targets(["gs://models/team"])
 
 
 def test_an_environment_stands_for_its_output_folder(tiny_run, tmp_path):
