@@ -190,8 +190,9 @@ class Outbox:
             self.events.stage("publish", "running", "waiting for the last uploads")
         first = self.collect()
         arrived = {(each.unit.name, each.destination.name) for each in first if each.is_verified}
-        wanted = {unit.name for unit in units}
-        for unit in units:
+        due = _newest(units, self.keep)
+        wanted = {unit.name for unit in due}
+        for unit in due:
             # A whole output folder is never what it was when it was sent last.
             is_due = unit.kind == "folder"
             if is_due or any((unit.name, destination.name) not in arrived for destination in self.wanting(unit)):
@@ -216,6 +217,13 @@ class Outbox:
     def _give_up(self) -> None:
         for stop in self._stops:
             stop.set()
+
+
+def _newest(units: Sequence[Unit], keep: int) -> list[Unit]:
+    """Without the checkpoints beyond those that are kept: they stayed here while their uploads waited."""
+    steps = sorted(unit.step for unit in units if unit.kind == "checkpoint")
+    oldest = steps[-keep] if 0 < keep < len(steps) else 0
+    return [unit for unit in units if unit.kind != "checkpoint" or unit.step >= oldest]
 
 
 @contextlib.contextmanager

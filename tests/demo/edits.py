@@ -24,15 +24,15 @@ CONFIGURATION = {
     "model_type": "full",
     "train_batch_size": 32,
     "learning_rate": 2e-3,
-    "lr_scheduler": "cosine",
+    "lr_scheduler": "constant_with_warmup",
     "lr_warmup_steps": 20,
     "caption_dropout_probability": 0.0,
 }
 
 
 def build_editor(folder: Path) -> Path:
-    """An untrained Kontext whose autoencoder knows coloured shapes."""
-    model = open_family("flux").tiny(folder / "model", kontext=True)
+    """An untrained Kontext whose autoencoder knows coloured shapes; with fewer tokens corners are hard to copy."""
+    model = open_family("flux").tiny(folder / "model", kontext=True, vae_channels=(16, 32))
     train_autoencoder(model, seed=0)
     return model
 

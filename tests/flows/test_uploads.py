@@ -74,7 +74,7 @@ def test_what_was_rotated_meanwhile_is_published_and_what_failed_is_sent_again(
 
     @flow
     def upload() -> tuple[list[Delivery], list[Delivery]]:
-        with Outbox([destination], events, keep=1) as outbox:
+        with Outbox([destination], events, keep=2) as outbox:
             first = make_checkpoint(output_dir, 1)
             outbox.send(first)
             failed = outbox.collect()
@@ -90,6 +90,22 @@ def test_what_was_rotated_meanwhile_is_published_and_what_failed_is_sent_again(
     assert not (output_dir / ".spool").exists()
     states = [event.data["state"] for event in read_events(events.path) if event.type == PUBLISH]
     assert states.count("failed") == 1
+
+
+def test_checkpoints_beyond_those_that_are_kept_are_nobodys_loss(tmp_path: Path, share: Path, events: EventLog) -> None:
+    """They stayed here because their uploads waited; sent at last, they would only push newer ones out."""
+    output_dir = tmp_path / "run"
+    destination = FolderDestination(path=share)
+
+    @flow
+    def upload() -> list[Delivery]:
+        units = [make_checkpoint(output_dir, step) for step in (1, 2, 3)]
+        with Outbox([destination], events, keep=1) as outbox:
+            outbox.send(units[2])
+            return outbox.settle(units)
+
+    assert [(each.unit.name, each.is_verified) for each in upload()] == [("checkpoint-3", True)]
+    assert [path.name for path in (share / "run").iterdir()] == ["checkpoint-3"]
 
 
 def test_a_checkpoint_that_cannot_be_frozen_or_read_is_not_lost_silently(
