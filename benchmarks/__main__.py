@@ -73,7 +73,13 @@ def _measure_steps(ground: Path, rounds: int) -> Iterable[Row]:
 def _measure_modes(ground: Path, rounds: int) -> Iterable[Row]:
     from benchmarks.steps import measure_modes
 
-    return measure_modes(ground, rounds)
+    yield from measure_modes(ground, rounds)
+
+
+def _measure_pauses(ground: Path, rounds: int) -> Iterable[Row]:
+    from benchmarks.pauses import measure_pause
+
+    yield measure_pause(ground, rounds)
 
 
 def _measure_caches(ground: Path, rounds: int) -> Iterable[Row]:
@@ -120,6 +126,7 @@ def _measure_http(ground: Path, rounds: int) -> Iterable[Row]:
 SECTIONS: dict[str, Callable[[Path, int], Iterable[Row]]] = {
     "steps": _measure_steps,
     "modes": _measure_modes,
+    "pauses": _measure_pauses,
     "caches": _measure_caches,
     "processes": _measure_processes,
     "orchestration": _measure_orchestration,

@@ -86,7 +86,9 @@ def _quantise(model: Any) -> None:
 def _apply_lycoris(model: Any) -> list[Any]:
     from lycoris import LycorisNetwork, create_lycoris
 
-    layers = {"Attention": {"factor": 16}, "FeedForward": {"factor": 8}}
+    names = {type(module).__name__ for module in model.modules()}
+    layers = {name: {"factor": 16} for name in sorted(names) if name.endswith("Attention")}
+    layers["FeedForward"] = {"factor": 8}
     LycorisNetwork.apply_preset({"target_module": list(layers), "module_algo_map": layers})
     network = create_lycoris(model, 1.0, algo="lokr", full_matrix=True, linear_dim=4, linear_alpha=1, factor=16)
     network.apply_to()

@@ -164,7 +164,7 @@ def _create(model: torch.nn.Module, settings: Mapping[str, Any]) -> Any:
     with _class_state(network_class):
         network_class.apply_preset(_fit_preset(model, settings.get(PRESET) or {}))
         try:
-            network = network_class(model, **_arguments(settings))
+            network = network_class(model, **_arguments(model, settings))
         except (ValueError, TypeError, RuntimeError, AttributeError) as error:
             problem = f"the library refuses it for a {type(model).__name__}: {error}"
             raise ConfigError([Fault(OPTION, dict(settings), "", problem)]) from error
@@ -175,15 +175,17 @@ def _create(model: torch.nn.Module, settings: Mapping[str, Any]) -> Any:
     return network
 
 
-def _arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(model: torch.nn.Module, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The library's own names, with the defaults of its `create_lycoris`."""
     chosen = {name: value for name, value in settings.items() if name != PRESET and value is not None}
     chosen["algo"] = str(chosen["algo"]).lower()
     chosen.setdefault("linear_dim", DEFAULT_DIM)
     chosen.setdefault("conv_dim", chosen["linear_dim"])
     chosen.setdefault("conv_alpha", chosen["linear_alpha"])
-    # A rebuilt weight is rounded to the base's dtype, where small updates vanish, and is slower besides.
-    if "bypass_mode" not in chosen and not chosen.get("dora_wd") and algorithms_of(settings) <= set(ADDING_ALGORITHMS):
+    # A rebuilt weight is rounded to the base's dtype, where small updates vanish; in float32 it is exact, and faster.
+    is_exact = all(type(one.data) is torch.Tensor and one.dtype == torch.float32 for one in model.parameters())
+    is_free = "bypass_mode" not in chosen and not chosen.get("dora_wd")
+    if is_free and not is_exact and algorithms_of(settings) <= set(ADDING_ALGORITHMS):
         chosen["bypass_mode"] = True
     return {ARGUMENTS.get(name, name): value for name, value in chosen.items()} | {"warn_on_unmatched": False}
 
