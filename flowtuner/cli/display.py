@@ -152,7 +152,8 @@ def describe_upload(data: dict[str, Any]) -> str | None:
     """How one upload goes on: it begins, it is part of the way, it stands there verified, it is tried again."""
     what = f"{data.get('what')} to {data.get('destination')}"
     if data.get("verified"):
-        return f"pushed {describe_publish(data).removeprefix('published ')}"
+        verb = "already there:" if data.get("sent_bytes") == 0 and data.get("bytes") else "pushed"
+        return f"{verb} {describe_publish(data).removeprefix('published ')}"
     if data.get("state") != "uploading":
         return describe_publish(data)
     if data.get("message"):

@@ -37,6 +37,8 @@ def event(type: str, **data) -> Event:
          "not published: checkpoint-4 to share: disk full"),
         (event("publish.status", state="verified", what="release", destination="share", files=3, bytes=2_000_000,
                uri="file:///s", verified=True), "pushed release to share: 3 files, 2.0 MB, verified, file:///s"),
+        (event("publish.status", state="verified", what="release", destination="share", files=1, bytes=10, sent_bytes=0,
+               uri="file:///s", verified=True), "already there: release to share: 1 file, 10 B, verified, file:///s"),
         (event("publish.status", state="uploading", what="release", destination="share", files=1, bytes=10),
          "pushing release to share: 1 file, 10 B"),
         (event("publish.status", state="uploading", what="release", destination="share", done_bytes=1, total_bytes=3),
