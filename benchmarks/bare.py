@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,19 @@ STEPS_OF_SCRIPT = 30
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"]
 
 
-class BareLoop:
+class Loop(ABC):
     """A training loop without anything that is not training."""
 
-    def __init__(self, ground: Path, kind: str, batch: int, pad_to: int | None = None) -> None:
+    def __init__(self, model: Any, kind: str, batch: int) -> None:
         import torch
-        from diffusers import DDPMScheduler, PixArtTransformer2DModel
 
-        torch.manual_seed(0)
-        self.model = PixArtTransformer2DModel.from_pretrained(ground / "model", subfolder="transformer")
-        self.parameters = choose_parameters(self.model, kind)
+        self.model, self.batch = model, batch
+        self.parameters = choose_parameters(model, kind)
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
-        self.alphas = DDPMScheduler.from_pretrained(ground / "model", subfolder="scheduler").alphas_cumprod
-        self.batch = batch
-        self.latents = encode_pictures(ground)
-        self.text, self.mask = encode_captions(ground, pad_to)
+
+    @abstractmethod
+    def loss(self) -> Any:
+        """The error on a batch that is drawn for it."""
 
     def steps(self, count: int) -> None:
         """Makes updates."""
@@ -40,6 +39,31 @@ class BareLoop:
 
     def step(self) -> None:
         """One update."""
+        import torch
+
+        self.loss().backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+class BareLoop(Loop):
+    """PixArt, on pictures and captions that are encoded before."""
+
+    def __init__(self, ground: Path, kind: str, batch: int, pad_to: int | None = None) -> None:
+        import torch
+        from diffusers import DDPMScheduler, PixArtTransformer2DModel
+
+        torch.manual_seed(0)
+        super().__init__(
+            PixArtTransformer2DModel.from_pretrained(ground / "model", subfolder="transformer"), kind, batch
+        )
+        self.alphas = DDPMScheduler.from_pretrained(ground / "model", subfolder="scheduler").alphas_cumprod
+        self.latents = encode_pictures(ground)
+        self.text, self.mask = encode_captions(ground, pad_to)
+
+    def loss(self) -> Any:
+        """How well the noise is told from the picture."""
         import torch
 
         rows = torch.randperm(len(self.latents))[: self.batch]
@@ -54,10 +78,7 @@ class BareLoop:
             timestep=times,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
         ).sample[:, : clean.shape[1]]
-        torch.nn.functional.mse_loss(predicted, noise).backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        return torch.nn.functional.mse_loss(predicted, noise)
 
 
 def choose_parameters(model: Any, kind: str) -> list[Any]:

@@ -8,21 +8,20 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from benchmarks.bare import choose_parameters, read_captions, read_pictures
+from benchmarks.bare import Loop, read_captions, read_pictures
 
 TEXT_TOKENS = 32
 
 
-class BareKontext:
-    """A training loop without anything that is not training."""
+class BareKontext(Loop):
+    """Kontext, on pairs and captions that are encoded before."""
 
     def __init__(self, ground: Path, kind: str, batch: int) -> None:
         from diffusers import FluxKontextPipeline
 
         torch.manual_seed(0)
         pipeline = FluxKontextPipeline.from_pretrained(ground / "kontext")
-        self.model = pipeline.transformer
-        self.batch = batch
+        super().__init__(pipeline.transformer, kind, batch)
         with torch.no_grad():
             self.latents = _encode(pipeline.vae, read_pictures(ground))
             self.references = _pack(_encode(pipeline.vae, read_pictures(ground, "references")))
@@ -31,16 +30,9 @@ class BareKontext:
             )
         side = self.latents.shape[-1] // 2
         self.ids = torch.cat([_place(side, 0), _place(side, 1)])
-        self.parameters = choose_parameters(self.model, kind)
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
 
-    def steps(self, count: int) -> None:
-        """Makes updates."""
-        for _ in range(count):
-            self.step()
-
-    def step(self) -> None:
-        """One update."""
+    def loss(self) -> torch.Tensor:
+        """How well the direction from the picture to the noise is told."""
         rows = torch.randperm(len(self.latents))[: self.batch]
         clean, noise = self.latents[rows], torch.randn(self.batch, *self.latents.shape[1:])
         sigma = torch.sigmoid(torch.randn(self.batch))
@@ -56,10 +48,7 @@ class BareKontext:
             guidance=torch.ones(self.batch),
             return_dict=False,
         )[0][:, : tokens.shape[1]]
-        functional.mse_loss(predicted, _pack(noise - clean)).backward()
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        return functional.mse_loss(predicted, _pack(noise - clean))
 
 
 def _encode(vae: Any, pictures: torch.Tensor) -> torch.Tensor:

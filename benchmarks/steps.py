@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks.bare import BareLoop
+from benchmarks.bare import BareLoop, Loop
 from benchmarks.ground import configure, open_session
 from benchmarks.harness import Row, compare
-
-if TYPE_CHECKING:
-    from benchmarks.bare_kontext import BareKontext
 
 BURST = 6
 LIMITS = {8: 1.05, 1: 1.10}
@@ -46,7 +42,7 @@ def measure_modes(ground: Path, rounds: int) -> Iterator[Row]:
     """Every mode of training for a model that draws from text and one that edits, each against the same by hand."""
     from benchmarks.bare_kontext import BareKontext
 
-    loops: dict[str, Callable[[Path, str, int], BareLoop | BareKontext]] = {"PixArt": BareLoop, "Kontext": BareKontext}
+    loops: dict[str, Callable[[Path, str, int], Loop]] = {"PixArt": BareLoop, "Kontext": BareKontext}
     for (title, loop), (kind, options) in product(loops.items(), MODES.items()):
         model = KONTEXT | {"pretrained_model_name_or_path": str(ground / "kontext")} if title == "Kontext" else {}
         name = f"{title} {kind}"
@@ -80,5 +76,5 @@ def _engine(ground: Path, name: str, kind: str, batch: int, **options: object) -
     return train
 
 
-def _compare(engine: Callable[[int], object], loop: BareLoop | BareKontext, burst: int, rounds: int) -> float:
+def _compare(engine: Callable[[int], object], loop: Loop, burst: int, rounds: int) -> float:
     return compare(lambda: engine(burst), lambda: loop.steps(burst), rounds)

@@ -10,9 +10,8 @@ from typing import Any
 
 from flowtuner import durable
 from flowtuner.engine.events import METRIC, PROGRESS, VALIDATION, Event
+from tasks.curves import POSITION, read_curves
 
-POSITION = "position.json"
-CURVES = {"train_loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
 STEP_IN_NAME = re.compile(r"^step_\d+_")
 
 
@@ -40,9 +39,9 @@ class Board:
             if step <= self._step:  # resumed from an earlier checkpoint
                 self._rewind(step)
             self._step = step
-            self._draw({tag: event.data.get(name) for tag, name in CURVES.items()}, event)
+            self._draw(event)
         elif event.type == PROGRESS:
-            self._draw({"steps_per_s": event.data.get("steps_per_s")}, event)
+            self._draw(event)
         elif event.type == VALIDATION and step > self._pictured:
             self._pictured = step
             self._show([Path(image) for image in event.data.get("images", ())], event)
@@ -64,15 +63,9 @@ class Board:
         mark = self._events.SessionLog(status=self._events.SessionLog.START)
         self._writer.add_event(self._events.Event(wall_time=time.time(), step=step, session_log=mark))
 
-    def _draw(self, values: dict[str, float | None], event: Event) -> None:
-        self._add(
-            [
-                self._summaries.Summary.Value(tag=tag, simple_value=value)
-                for tag, value in values.items()
-                if value is not None
-            ],
-            event,
-        )
+    def _draw(self, event: Event) -> None:
+        values = read_curves(event).items()
+        self._add([self._summaries.Summary.Value(tag=tag, simple_value=value) for tag, value in values], event)
 
     def _show(self, images: list[Path], event: Event) -> None:
         values = []

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from flowtuner.engine.events import Event, EventLog, follow_events
 from flowtuner.engine.limits import wanted_trackers
+from flowtuner.errors import FlowtunerError
 from flowtuner.options import LoadedConfig
 from tasks.tensorboard import Board
 from tasks.wandb_run import WandbRun
@@ -70,5 +71,5 @@ def _follow(events: EventLog, name: str, folder: Path, loaded: LoadedConfig, sto
                 tracker.flush()
                 flushed_at = time.monotonic()
         tracker.close()
-    except Exception as error:  # noqa: BLE001  whatever a tracker's own library raises, the run goes on
+    except (FlowtunerError, OSError, RuntimeError, ValueError) as error:
         events.notify("warning", f"{name} is not up to date: {error} Its files are in {folder}; training goes on.")

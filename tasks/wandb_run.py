@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
 from flowtuner import durable
 from flowtuner.engine.events import METRIC, PROGRESS, VALIDATION, Event
+from flowtuner.errors import FlowtunerError
 from flowtuner.options import LoadedConfig
+from tasks.curves import POSITION, read_curves
 
-PLACE = "position.json"
-CURVES = {"train_loss": "loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
 STEP = "step"
 START_S, END_S = 30.0, 15.0
 
@@ -21,7 +22,7 @@ class WandbRun:
     """One run there; steps that it has been told are not told again."""
 
     def __init__(self, folder: Path, run: Any, known: dict[str, Any]) -> None:
-        self._place = folder / PLACE
+        self._place = folder / POSITION
         self._run = run
         self._known = known
         self.seq = int(known["seq"])
@@ -34,23 +35,24 @@ class WandbRun:
 
         folder.mkdir(parents=True, exist_ok=True)
         known: dict[str, Any] = {"id": uuid4().hex[:12], "seq": 0, METRIC: 0, PROGRESS: 0, VALIDATION: 0}
-        if (folder / PLACE).exists():
-            known |= durable.read_json(folder / PLACE)
-        durable.write_json(folder / PLACE, known)  # a run that is killed at once is still the same one
+        if (folder / POSITION).exists():
+            known |= durable.read_json(folder / POSITION)
+        durable.write_json(folder / POSITION, known)  # a run that is killed at once is still the same one
         config = loaded.config
-        run = wandb.init(
-            project=config.tracker_project_name,
-            name=config.tracker_run_name,
-            id=known["id"],
-            resume="allow",
-            dir=str(folder),
-            config=loaded.redacted()["config"],
-            settings=wandb.Settings(
-                init_timeout=START_S, finish_timeout=END_S, console="off", silent=True, disable_git=True
-            ),
-        )
-        run.define_metric(STEP, hidden=True)
-        run.define_metric("*", step_metric=STEP)
+        with _translated():
+            run = wandb.init(
+                project=config.tracker_project_name,
+                name=config.tracker_run_name,
+                id=known["id"],
+                resume="allow",
+                dir=str(folder),
+                config=loaded.redacted()["config"],
+                settings=wandb.Settings(
+                    init_timeout=START_S, finish_timeout=END_S, console="off", silent=True, disable_git=True
+                ),
+            )
+            run.define_metric(STEP, hidden=True)
+            run.define_metric("*", step_metric=STEP)
         return cls(folder, run, known)
 
     def take_note(self, event: Event) -> None:
@@ -59,7 +61,8 @@ class WandbRun:
         # A resumed run makes the same steps again, with the same numbers.
         if event.type in self._told and step > self._told[event.type]:
             self._told[event.type] = step
-            self._run.log({STEP: step} | self._values(event))
+            with _translated():
+                self._run.log({STEP: step} | (_pictures(event) if event.type == VALIDATION else read_curves(event)))
         self.seq = event.seq
 
     def flush(self) -> None:
@@ -69,15 +72,18 @@ class WandbRun:
     def close(self) -> None:
         """Has the library send the rest; where the network is away, `wandb sync` sends it later."""
         self.flush()
-        self._run.finish()
+        with _translated():
+            self._run.finish()
 
-    def _values(self, event: Event) -> dict[str, Any]:
-        if event.type == METRIC:
-            found = {tag: event.data.get(name) for tag, name in CURVES.items()}
-            return {tag: value for tag, value in found.items() if value is not None}
-        if event.type == PROGRESS:
-            return {"steps_per_s": event.data.get("steps_per_s")}
-        return _pictures(event)
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    import wandb
+
+    try:
+        yield
+    except wandb.Error as error:
+        raise FlowtunerError(f"W&B: {error}") from error
 
 
 def _pictures(event: Event) -> dict[str, Any]:

@@ -97,3 +97,17 @@ def tiny_options(root: Path, model: Path, pictures: Path, **values) -> dict:
         "validation_disable": True,
         "ephemeral": "no",
     } | values
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub of its own for the test, where Alice is signed in."""
+    from tests.blocks.conftest import leave_sign_in_alone
+    from tests.fakes.hub.accounts import ALICE
+    from tests.fakes.hub.server import serve
+
+    leave_sign_in_alone(monkeypatch, tmp_path)
+    with serve(tmp_path / "hub") as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setenv("HF_TOKEN", ALICE)
+        yield hub

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flowtuner.cli.main import main
 from flowtuner.engine.events import PUBLISH, EventLog
-from tests.blocks.conftest import ignore, leave_sign_in_alone, take_checkpoint
+from tests.blocks.conftest import ignore, take_checkpoint
 from tests.fakes.hub.accounts import ALICE, ALICE_READS
-from tests.fakes.hub.server import Hub, serve
+from tests.fakes.hub.server import Hub
 
 REPO = "alice/fox-lora"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    leave_sign_in_alone(monkeypatch, tmp_path)
-    with serve(tmp_path / "hub") as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", ALICE)
-        yield hub
 
 
 def test_the_checklist_of_a_run_that_may_start(hub: Hub, config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

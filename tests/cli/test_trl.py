@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flowtuner.cli.main import main
-from tests.blocks.conftest import leave_sign_in_alone
 from tests.e2e.test_hub_models import run_elsewhere
-from tests.fakes.hub.accounts import ALICE
-from tests.fakes.hub.server import Hub, serve
+from tests.fakes.hub.server import Hub
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -45,15 +42,6 @@ trainer = SFTTrainer(
 trainer.train()
 trainer.save_model()
 """
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    leave_sign_in_alone(monkeypatch, tmp_path)
-    with serve(tmp_path / "hub") as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", ALICE)
-        yield hub
 
 
 def test_a_folder_of_plain_trl_is_published_once_and_loads(

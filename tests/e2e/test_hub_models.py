@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,13 @@ from flowtuner.engine.run import RunSpec
 from flowtuner.engine.session import Session
 from flowtuner.options import load
 from flowtuner.publishing.snapshot import freeze, release_unit
-from tests.blocks.conftest import ignore, leave_sign_in_alone
+from tests.blocks.conftest import ignore
 from tests.fakes.hub.accounts import ALICE
-from tests.fakes.hub.server import Hub, serve
+from tests.fakes.hub.server import Hub
 
 pytestmark = pytest.mark.slow
 
 REPO = "alice/fox-lora"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    leave_sign_in_alone(monkeypatch, tmp_path)
-    with serve(tmp_path / "hub") as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", ALICE)
-        yield hub
 
 
 def train(values: dict[str, Any]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,15 @@ from flowtuner.errors import ConfigError, PublishError
 from flowtuner.options import load
 from flowtuner.publishing.door import conceal_run
 from flowtuner.publishing.hub import hub_entry
-from tests.blocks.conftest import ignore, leave_sign_in_alone, take_checkpoint
+from tests.blocks.conftest import ignore, take_checkpoint
 from tests.fakes.hub.accounts import ALICE, ALICE_READS
 from tests.fakes.hub.faults import Fault
-from tests.fakes.hub.server import Hub, serve
+from tests.fakes.hub.server import Hub
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
 
 REPO = "alice/fox-lora"
 PUSH = {"push_to_hub": True, "hub_model_id": REPO, "publishing_config": []}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    leave_sign_in_alone(monkeypatch, tmp_path)
-    with serve(tmp_path / "hub") as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setenv("HF_TOKEN", ALICE)
-        yield hub
 
 
 def test_a_run_pushes_its_checkpoints_and_its_release(options: dict[str, Any], hub: Hub) -> None:

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from flowtuner.engine.events import METRIC, PROGRESS, VALIDATION, EventLog
 from flowtuner.options import LoadedConfig
-from tasks.tensorboard import POSITION
+from tasks.curves import POSITION
 from tasks.trackers import tracked
 
 

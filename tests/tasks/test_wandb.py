@@ -13,8 +13,8 @@ from PIL import Image
 
 from flowtuner.engine.events import METRIC, VALIDATION, EventLog
 from flowtuner.options import LoadedConfig, TrainingConfig
+from tasks.curves import POSITION
 from tasks.trackers import tracked
-from tasks.wandb_run import PLACE
 
 BLOCK = 1 << 15
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_goes_on_where_it_was(run: LoadedConfig) -> None:
     (pictures,) = [row for row in rows if "validation/images" in row or any("validation" in name for name in row)]
     assert pictures["step"] == 4
     assert len(list(folder.rglob("*.png"))) == 1
-    known = json.loads((folder / PLACE).read_text())
+    known = json.loads((folder / POSITION).read_text())
     assert {tuple(life.values()) for life in lives} == {(known["id"], "shapes", "first")}
     assert b"canary-5167" not in raw
     assert b"pixart_sigma" in raw
