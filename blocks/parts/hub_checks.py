@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -17,6 +20,10 @@ from flowtuner.publishing.checklist import Check
 from flowtuner.publishing.manifest import MANIFEST_NAME, parse_manifest
 
 TRIES, PAUSE_S = 3, 0.25
+PROBE_BRANCH = "preflight"
+PROBE_FILE, PROBE_BYTES = "preflight.bin", 64
+# Two destinations may be of one repository, and are looked at together.
+_PROBING = threading.Lock()
 WRITERS = ("write", "admin", "contributor")
 OURS = frozenset({".gitattributes", "README.md", "LICENSE", ".gitignore"})
 FIX_MISSING = (
@@ -104,8 +111,10 @@ def _ask(wanted: Inspection, token: HubToken, found: _Findings) -> None:
     party = replace(party, repo_id=repo_id)
     if not _check_namespace(repo_id, me, found):
         return
-    if _check_repository(api, replace(wanted, repo_id=repo_id), party, found):
-        _check_write(api, repo_id, party, found)
+    if _check_repository(api, replace(wanted, repo_id=repo_id), party, found) and _check_write(
+        api, repo_id, party, found
+    ):
+        _check_storage(api, repo_id, party, found)
 
 
 def _check_namespace(repo_id: str, me: dict[str, Any], found: _Findings) -> bool:
@@ -180,6 +189,31 @@ def _check_write(api: Any, repo_id: str, party: Party, found: _Findings) -> bool
             raise
         return found.add("write_forbidden", what, "fail", f"the token may not write {repo_id}.", FIX_403)
     return found.add("write", what, "pass")
+
+
+def _check_storage(api: Any, repo_id: str, party: Party, found: _Findings) -> bool:
+    """Whether large files get through and there is room for them, which no right to write says."""
+    what = "the Hub stores what it is given"
+    try:
+        with _PROBING:
+            _asked(lambda: _store_and_forget(api, repo_id), party)
+    except PublishError as error:
+        code, _, text = str(error).partition(": ")
+        return found.add(code, what, "fail", text)
+    return found.add("storage", what, "pass")
+
+
+def _store_and_forget(api: Any, repo_id: str) -> None:
+    from huggingface_hub import CommitOperationAdd
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api.create_branch(repo_id, branch=PROBE_BRANCH, exist_ok=True)  # it is there if a probe was killed
+    try:
+        probe = CommitOperationAdd(PROBE_FILE, os.urandom(PROBE_BYTES))
+        api.create_commit(repo_id, [probe], commit_message="Can files be stored?", revision=PROBE_BRANCH)
+    finally:
+        with contextlib.suppress(HfHubHTTPError):
+            api.delete_branch(repo_id, branch=PROBE_BRANCH)
 
 
 def _find_stranger(api: Any, wanted: Inspection, paths: set[str]) -> str:

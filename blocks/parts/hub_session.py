@@ -11,10 +11,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Limits:
-    """How long one request may take to begin, and how long it may be silent."""
+    """How long one request may take to begin, how long it may be silent, and how slow an upload may be."""
 
     connect_s: float
     silent_s: float
+    slowest_bps: float = 64 << 10
+
+    def enough_s(self, bytes: int) -> float:
+        """How long an upload may take: the client of the xet protocol waits for some answers without end."""
+        return 2 * self.silent_s + bytes / self.slowest_bps
 
 
 class _Lease:
@@ -60,7 +65,15 @@ def _take(undo: contextlib.ExitStack, limits: Limits) -> None:
     def make_client() -> Any:
         client = previous()
         client.timeout = httpx2.Timeout(limits.silent_s, connect=limits.connect_s)
+        hooks = client.event_hooks
+        client.event_hooks = hooks | {"request": [*hooks.get("request", ()), limit]}
         return client
+
+    def limit(request: Any) -> None:
+        # Some of the library's calls ask to wait without end.
+        usual = httpx2.Timeout(limits.silent_s, connect=limits.connect_s).as_dict()
+        given = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = usual | {name: value for name, value in given.items() if value is not None}
 
     set_client_factory(make_client)
     undo.callback(set_client_factory, previous)

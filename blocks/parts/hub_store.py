@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -139,7 +140,7 @@ class HubStore:
             revision=self._repository.revision,
             free_memory=False,
         )
-        run_together([lambda stop: upload()], 1, partial(_tell, group, done=0))
+        run_together([lambda stop: upload()], 1, self._watch(group))
         for write in group:
             if write.operation.upload_info.sha256.hex() != write.sha256:
                 raise PublishError(
@@ -230,6 +231,17 @@ class HubStore:
         if name in present:
             self._api.delete_tag(self._repository.repo_id, tag=name)
         self._api.create_tag(self._repository.repo_id, tag=name, revision=self.head, exist_ok=True)
+
+    def _watch(self, group: list[_Write]) -> Callable[[], None]:
+        enough_s = self._repository.limits.enough_s(sum(write.size for write in group))
+        end = time.monotonic() + enough_s
+
+        def look() -> None:
+            _tell(group, done=0)
+            if time.monotonic() > end:
+                raise DestinationDown(f"{self._repository.repo_id}: an upload did not end within {enough_s:.0f} s.")
+
+        return look
 
     def _path(self, key: str) -> str:
         # A repository is one run's own, so the run's name, with which every key begins, is left out.

@@ -13,7 +13,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tests.fakes.hub.accounts import whoami
-from tests.fakes.hub.content import collect_from_xet
 from tests.fakes.hub.repos import Commit, Entry, Repo, git_blob, is_large
 from tests.fakes.hub.state import HubState, RefusalError, commit_of
 
@@ -174,18 +173,18 @@ class Api:
             raise RefusalError(412, "A commit has happened since. Please refresh and try again.")
         files = dict(present.files)
         for line in lines:
-            await self._apply(files, line["key"], line["value"])
+            self._apply(files, line["key"], line["value"])
         author = self._hub.signed_in(request).user.name
         made = repo.add(files, about["summary"], about.get("description", ""), author, branch)
         url = f"{str(request.base_url).rstrip('/')}/{repo.id}/commit/{made.id}"
         return JSONResponse({"success": True, "commitOid": made.id, "commitUrl": url, "hookOutput": ""})
 
-    async def _apply(self, files: dict[str, Entry], key: str, value: dict[str, Any]) -> None:
+    def _apply(self, files: dict[str, Entry], key: str, value: dict[str, Any]) -> None:
         path = value["path"]
         if key == "file":
             files[path] = self._hub.blobs.small(base64.b64decode(value["content"]))
         elif key == "lfsFile":
-            if not self._hub.blobs.has(value["oid"]) and not await collect_from_xet(self._hub, value["oid"]):
+            if not self._hub.blobs.has(value["oid"]):
                 raise RefusalError(400, f"LFS pointer pointed to a file that does not exist: {path}")
             files[path] = self._hub.blobs.large(value["oid"])
         else:

@@ -1,4 +1,4 @@
-"""How contents reach the Hub fake and leave it: LFS in one request or in parts, the xet protocol, and downloads."""
+"""How contents reach the Hub fake and leave it: LFS in one request or in parts, tokens for xet, and downloads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import secrets
 import time
 from pathlib import Path
 
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from tests.fakes.hub import xet
 from tests.fakes.hub.state import HubState, RefusalError, commit_of
+from tests.fakes.hub.xet import ACCESS_TOKEN, PLACE
 
 TOKEN_S = 3600
 
@@ -40,11 +39,9 @@ class Content:
         self._hub.repo_for(request, to_write=request.path_params["mode"] == "write")
         if not self._hub.has_xet:
             raise RefusalError(404, "no xet here")
-        # The folder's index allows one process at a time, so every token gets a folder of its own.
-        place = f"local://{self._hub.cas}/{secrets.token_hex(4)}"
-        expires = int(time.time()) + TOKEN_S
-        headers = {"X-Xet-Cas-Url": place, "X-Xet-Access-Token": "x", "X-Xet-Token-Expiration": str(expires)}
-        return JSONResponse({"accessToken": "x", "exp": expires, "casUrl": place}, headers=headers)
+        place, expires = f"{str(request.base_url).rstrip('/')}{PLACE}", int(time.time()) + TOKEN_S
+        headers = {"X-Xet-Cas-Url": place, "X-Xet-Access-Token": ACCESS_TOKEN, "X-Xet-Token-Expiration": str(expires)}
+        return JSONResponse({"accessToken": ACCESS_TOKEN, "exp": expires, "casUrl": place}, headers=headers)
 
     async def _batch(self, request: Request) -> Response:
         self._hub.repo_for(request, to_write=True)
@@ -113,11 +110,3 @@ class Content:
 
     def _part(self, sha256: str, number: int) -> Path:
         return self._hub.blobs.path(f".{sha256}.part-{number}")
-
-
-async def collect_from_xet(hub: HubState, sha256: str) -> bool:
-    """Takes over a content that a client left in the folder of the xet protocol."""
-    data = await run_in_threadpool(xet.rebuild, hub.cas, sha256) if hub.has_xet else None
-    if data is not None:
-        hub.blobs.put(data)
-    return data is not None

@@ -18,6 +18,7 @@ from tests.fakes.hub.api import Api
 from tests.fakes.hub.content import Content
 from tests.fakes.hub.faults import Watched
 from tests.fakes.hub.state import HubState, RefusalError
+from tests.fakes.hub.xet import Xet
 
 START_S = 30
 
@@ -51,7 +52,8 @@ def serve(folder: Path, *, has_xet: bool = False) -> Iterator[Hub]:
     """Runs a Hub that keeps its contents in a folder."""
     state = HubState(folder, has_xet)
     app = Starlette(
-        routes=[*Content(state).routes(), *Api(state).routes()], exception_handlers={RefusalError: _tell_refusal}
+        routes=[*Content(state).routes(), *Xet(state).routes(), *Api(state).routes()],
+        exception_handlers={RefusalError: _tell_refusal},
     )
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(Watched(app, state.traffic), log_level="error", lifespan="off", access_log=False)

@@ -40,7 +40,6 @@ class HubState:
 
     def __post_init__(self) -> None:
         self.blobs = Blobs(self.folder / "blobs")
-        self.cas = self.folder / "cas"
 
     def create(self, repo_id: str, author: str, *, is_private: bool) -> Repo:
         """Makes a repository with its first commit."""
