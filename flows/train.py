@@ -17,10 +17,9 @@ from tasks.cache import cache_latents, cache_text
 from tasks.cancellation import RunCancelledError
 from tasks.checkpoint import save_checkpoint, save_release
 from tasks.preflight import check_run
-from tasks.report import confirm, report
+from tasks.report import report
 from tasks.run import Run, open_run
 from tasks.train import load_model, train_leg
-from tasks.units import units_on_disk
 
 UPLOADS_AT_ONCE = 64  # nearly all of them wait: one destination that is down must not keep the others waiting
 
@@ -67,6 +66,6 @@ def _train(run: Run) -> dict[str, Any]:
     release = save_release(run.engine, step)
     run.engine.close()  # the device is free while the last uploads are waited for
     run.publish_later(release)
-    deliveries = confirm(run.outbox.settle(units_on_disk(run.origin, run.spec.output_dir)))
+    deliveries = run.settle()
     at_risk = max((later - earlier for earlier, later in pairwise(saved_steps)), default=0)
     return report(run.outcome(step, loss, release, at_risk), deliveries)

@@ -23,7 +23,7 @@ from tasks.grace import Grace
 from tasks.ledger import Ledger
 from tasks.page.live import shown_live
 from tasks.publish import publish, seal
-from tasks.retries import Patience
+from tasks.retries import PATIENCE_S, Patience
 
 POLL_S = 0.1
 RELEASE = "release"
@@ -126,7 +126,7 @@ class Outbox:
             self._give_up()
             self.collect()
 
-    def send(self, unit: Unit) -> None:
+    def send(self, unit: Unit, patience_s: float = PATIENCE_S) -> None:
         """Freezes a unit and has it uploaded to every destination that keeps such units."""
         destinations = self.wanting(unit)
         if not destinations:
@@ -143,8 +143,8 @@ class Outbox:
         sealed = seal.submit(frozen, self.events, stop)
         snapshot = cast(Snapshot, sealed)  # Prefect waits for it and hands its result to the task
         uploads = [
-            (destination, publish.submit(destination, snapshot, self.events, stop, self.keep, self.ledger, Patience()))
-            for destination in destinations
+            (destination, publish.submit(destination, snapshot, self.events, stop, self.keep, self.ledger, patience))
+            for destination, patience in ((each, Patience(patience_s)) for each in destinations)
         ]
         self._shipments.append(_Shipment(frozen, sealed, uploads, stop))
 
@@ -184,7 +184,7 @@ class Outbox:
         """What became of everything that was sent."""
         return list(self._history.values())
 
-    def settle(self, units: Sequence[Unit]) -> list[Delivery]:
+    def settle(self, units: Sequence[Unit], patience_s: float = PATIENCE_S) -> list[Delivery]:
         """Sees to it that every unit that is still on disk was sent, once more if the first time was in vain."""
         if self.destinations:
             self.events.stage("publish", "running", "waiting for the last uploads")
@@ -196,7 +196,7 @@ class Outbox:
             # A whole output folder is never what it was when it was sent last.
             is_due = unit.kind == "folder"
             if is_due or any((unit.name, destination.name) not in arrived for destination in self.wanting(unit)):
-                self.send(unit)
+                self.send(unit, patience_s)
         second = self.collect()
         if self.destinations:
             self.events.stage("publish", "completed", "all uploads have ended")

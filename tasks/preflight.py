@@ -14,9 +14,7 @@ from flowtuner.engine.preflight import estimate_checkpoint, inspect_run
 from flowtuner.errors import ConfigError, Fault
 from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.checks import check_publishing
-from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.preflight import Inspection, inspect_publishing
-from flowtuner.publishing.resume import ResumePoint
 from flowtuner.telling.hooks import find_faults
 from tasks.credentials import find_credentials_in_options
 
@@ -26,10 +24,7 @@ class CheckedRun:
     """What a run was asked to do, found to be possible."""
 
     loaded: LoadedConfig
-    destinations: tuple[Destination, ...]
-    warnings: tuple[str, ...] = ()
-    is_paced: bool = False
-    resume: ResumePoint | None = None
+    found: Inspection
     will_publish: bool = True
 
     @property
@@ -58,6 +53,4 @@ def check_run(
         get_run_logger().warning("%s", warning)
     if faults := [*faults, *found.faults, *find_faults(loaded.config.webhook_config)]:
         raise ConfigError(faults)
-    return CheckedRun(
-        loaded, found.destinations, found.warnings, found.is_paced, found.resume, will_publish=will_publish
-    )
+    return CheckedRun(loaded, found, will_publish=will_publish)

@@ -28,16 +28,17 @@ from tasks.cancellation import RunCancelledError, is_cancelled, limited, watched
 from tasks.checkpoint import save_checkpoint
 from tasks.delivery import delivered
 from tasks.grace import Grace, Reason
+from tasks.hold import hold
 from tasks.ledger import Ledger
 from tasks.orders import Orders
-from tasks.outbox import Outbox
+from tasks.outbox import Delivery, Outbox
 from tasks.page.live import shown_live
 from tasks.preflight import CheckedRun
-from tasks.report import Outcome, write_report
+from tasks.report import Outcome, confirm, write_report
 from tasks.resume import fetch_checkpoint
 from tasks.scripts import Scripts
 from tasks.trackers import tracked
-from tasks.units import Origin, find_newest, folder_unit_of, step_of, unit_of
+from tasks.units import Origin, find_newest, folder_unit_of, step_of, unit_of, units_on_disk
 from tasks.validate import validate
 from tasks.webhooks import announced
 
@@ -59,14 +60,14 @@ class Run:
 
     def go_on(self) -> None:
         """Brings the checkpoint here that the run goes on from, if it is not on this disk."""
-        if self.checked.resume is not None:
-            self.engine.go_on_from(fetch_checkpoint(self.checked.resume, self.spec, self.outbox.events))
+        if self.checked.found.resume is not None:
+            self.engine.go_on_from(fetch_checkpoint(self.checked.found.resume, self.spec, self.outbox.events))
 
     def legs(self, position: Position) -> Iterator[Leg]:
         """The legs that are left from a position."""
         config = self.spec.loaded.config
         where = (position.step, position.total_steps, position.steps_per_epoch)
-        if self.checked.is_paced:
+        if self.checked.found.is_paced:
             return paced_legs(config, *where, Pace(PACE_S, PACE_SHARE), time.monotonic)
         return legs(config, *where)
 
@@ -133,6 +134,13 @@ class Run:
             unit = None
         self.outbox.finish(unit, grace)
 
+    def settle(self) -> list[Delivery]:
+        """Waits for all uploads and proves them; where the machine is thrown away, a failure is not the end yet."""
+        units = units_on_disk(self.origin, self.spec.output_dir)
+        deliveries = confirm(self.outbox.settle(units))
+        minutes = self.spec.loaded.config.hold_on_failure_minutes if self.checked.found.is_ephemeral else 0
+        return hold(self.outbox, units, deliveries, 60 * minutes)
+
     def publish_folder_later(self, step: int) -> None:
         """The same for the whole output folder, where a destination asks for it: with the pictures of a validation.
 
@@ -157,14 +165,14 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
         claimed_spool(spec.output_dir),
     ):
         engine = Engine(spec, events, config.grace_seconds)
-        outbox = Outbox(checked.destinations, events, config.checkpoints_total_limit, Ledger(spec.event_log))
+        outbox = Outbox(checked.found.destinations, events, config.checkpoints_total_limit, Ledger(spec.event_log))
         scripts = Scripts(config, spec.output_dir, events)
         outbox.ledger.when_verified(scripts.after_upload)
         orders = Orders(events, engine.pause)
         run = Run(spec, engine, outbox, Origin.of(spec), checked, scripts, orders)
         remember_entries(spec.output_dir, publishing_entries(config))
         events.stage("preflight", "completed", "options, model, data, disk and destinations checked")
-        for warning in checked.warnings:
+        for warning in checked.found.warnings:
             events.notify("warning", warning)
         grace = Grace(config.grace_seconds)
         with (

@@ -29,8 +29,10 @@ class Inspection:
     destinations: tuple[Destination, ...] = ()
     faults: tuple[Fault, ...] = ()
     warnings: tuple[str, ...] = ()
+    is_ephemeral: bool = False
+    """Whether the machine is thrown away after the run."""
     is_paced: bool = False
-    """Whether the machine may vanish and nobody said how often to save, so that the run chooses."""
+    """Whether nobody said how often to save on such a machine, so that the run chooses."""
     resume: ResumePoint | None = None
     """The published checkpoint that the run goes on from, if it is not on this disk."""
 
@@ -63,10 +65,11 @@ def inspect_publishing(loaded: LoadedConfig, room: int = 0, *, opens_blocks: boo
     if not is_open and (loss := find_loss(machine, probed.passed, output_dir)):
         faults.append(loss)
     resume, unfit = (None, ()) if faults else look_for_resume(loaded, destinations, opens_blocks=opens_blocks)
-    is_paced = machine.level == "ephemeral" and not _is_interval_given(loaded)
+    is_ephemeral = machine.level == "ephemeral"
+    is_paced = is_ephemeral and not _is_interval_given(loaded)
     cautions = [caution for destination in destinations for caution in destination.cautions()]
     warnings = (*cautions, *_warn(machine, loaded, is_paced))
-    return Inspection(tuple(destinations), (*faults, *unfit), warnings, is_paced, resume)
+    return Inspection(tuple(destinations), (*faults, *unfit), warnings, is_ephemeral, is_paced, resume)
 
 
 def probe_destinations(

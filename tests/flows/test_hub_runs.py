@@ -11,6 +11,7 @@ import pytest
 from blocks.huggingface import HuggingFaceDestination
 from flows.publish import publish
 from flows.train import train
+from flowtuner.engine.events import NOTIFICATION, read_events
 from flowtuner.errors import ConfigError, PublishError
 from flowtuner.options import load
 from flowtuner.publishing.door import conceal_run
@@ -66,7 +67,7 @@ def test_a_token_that_only_reads_is_refused_before_anything_is_loaded(
 
 @pytest.mark.slow
 def test_a_hub_that_refuses_at_the_end_costs_nothing_but_another_command(options: dict[str, Any], hub: Hub) -> None:
-    hub.state.traffic.faults = [Fault("POST .*/commit/", 403, times=99)]
+    hub.state.traffic.faults = [Fault("POST .*/commit/main", 403, times=99)]
     with pytest.raises(PublishError, match="flowtuner publish"):
         train(config=options | PUSH)
     assert hub.titles(REPO) == ["initial commit"]
@@ -76,16 +77,48 @@ def test_a_hub_that_refuses_at_the_end_costs_nothing_but_another_command(options
     hub.state.traffic.clear()
     publish(str(output_dir))
     assert "Release of step 8" in hub.titles(REPO)
-    assert hub.state.traffic.count("PUT /_lfs/") == 0  # what had arrived is not sent again
+    assert hub.state.traffic.count("PUT /_lfs/") == 1  # the probe; what had arrived is not sent again
     assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.slow
 def test_a_hub_that_is_away_for_a_while_is_waited_for(options: dict[str, Any], hub: Hub) -> None:
-    hub.state.traffic.faults = [Fault("POST .*/commit/", 503, times=3)]
+    hub.state.traffic.faults = [Fault("POST .*/commit/main", 503, times=3)]
     report = train(config=options | PUSH)
     assert isinstance(report, dict)
     assert hub.titles(REPO) == ["Release of step 8", "initial commit"]
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_thrown_away_is_kept_until_everything_is_published(
+    options: dict[str, Any], hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.hold.PAUSE_S", 0.2)
+    alone = PUSH | {"ephemeral": "yes"}
+    hub.state.traffic.faults = [Fault("POST .*/commit/main", 403, times=4)]  # two when it ends, two while it stays
+    report = train(config=options | alone)
+    assert isinstance(report, dict)
+    assert hub.titles(REPO)[0] == "Release of step 8"
+    log = Path(options["output_dir"]) / "logs" / "events.jsonl"
+    said = [event.data["message"] for event in read_events(log) if event.type == NOTIFICATION]
+    assert sum("the run stays for up to 15 minutes" in message for message in said) == 1
+
+
+@pytest.mark.slow
+def test_a_machine_is_not_kept_longer_than_was_said(
+    options: dict[str, Any], hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.hold.PAUSE_S", 0.2)
+    alone = PUSH | {"ephemeral": "yes", "hold_on_failure_minutes": 0.02}
+    hub.state.traffic.faults = [Fault("POST .*/commit/main", 403, times=99)]
+    with pytest.raises(PublishError, match="flowtuner publish"):
+        train(config=options | alone)
+    assert 2 < hub.state.traffic.count("POST .*/commit/main") < 20
+    hub.state.traffic.clear()
+    hub.state.traffic.faults = [Fault("POST .*/commit/main", 403, times=99)]
+    with pytest.raises(PublishError, match="flowtuner publish"):  # one that stays is left at once
+        train(config=options | alone | {"ephemeral": "no", "hold_on_failure_minutes": 15})
+    assert hub.state.traffic.count("POST .*/commit/main") <= 2
 
 
 def test_a_token_that_was_replaced_in_its_block_works_without_a_restart(hub: Hub, tmp_path: Path) -> None:

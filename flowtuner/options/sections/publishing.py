@@ -68,3 +68,8 @@ class PublishingOptions(Section):
         "Whether this machine is thrown away after the run; such a run needs a destination. auto: looks.",
         values={"true": "yes", "false": "no"},
     )
+    hold_on_failure_minutes: float = option(
+        15.0,
+        "Minutes for which a run stays on such a machine, and tries again, when not everything is published.",
+        ge=0,
+    )
