@@ -45,6 +45,7 @@ ABOUT_DESTINATIONS = (
 )
 ENTRY_OR_NAME = {"anyOf": [{"type": "object"}, {"type": "string"}]}
 ABOUT_EVERYTHING = "Of another program's folder: all that may leave the machine, checkpoints too, not only the model."
+ABOUT_SCRIPT = "Command that is called once for everything of a run that a destination was just seen to hold."
 ABOUT_REPAIR = "Reads every byte that is there first, and brings again what is wrong."
 
 
@@ -102,3 +103,4 @@ DestinationEntries = Annotated[
 ]
 Everything = Annotated[bool, WithJsonSchema({"type": "boolean", "description": ABOUT_EVERYTHING})]
 Repair = Annotated[bool, WithJsonSchema({"type": "boolean", "description": ABOUT_REPAIR})]
+UploadScript = Annotated[str | None, WithJsonSchema({"type": "string", "description": ABOUT_SCRIPT})]

@@ -13,14 +13,18 @@ from prefect.cache_policies import NO_CACHE
 from flowtuner.engine.checkpoints import MANIFEST, NAME, find_faults, list_checkpoints
 from flowtuner.engine.run import Checkpoint, RunSpec
 from flowtuner.errors import ConfigError, Fault, PublishError
+from flowtuner.options import TrainingConfig
 from flowtuner.publishing.destination import Destination
 from flowtuner.publishing.memory import find_entries, recall_entries
 from flowtuner.publishing.preflight import probe_destinations
 from flowtuner.publishing.recognition import recognise
 from flowtuner.publishing.registry import open_destinations, open_wanted
+from flowtuner.publishing.scripts import check_script
 from flowtuner.publishing.snapshot import Unit, model_unit
 from tasks.credentials import find_credentials
 from tasks.units import Origin, step_of, unit_of, units_on_disk
+
+SCRIPT = "post_upload_script"
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,8 @@ class Finished:
     units: tuple[Unit, ...]
     destinations: tuple[Destination, ...]
     keep: int = 0
+    config: TrainingConfig | None = None
+    """The options of the run that made it, with the script for this time; None if another program made it."""
 
     @property
     def step(self) -> int:
@@ -39,7 +45,9 @@ class Finished:
 
 
 @task(task_run_name="check what is to be published", cache_policy=NO_CACHE)
-def check_finished(path: str, wanted: Sequence[dict[str, Any] | str] | None, *, everything: bool = False) -> Finished:
+def check_finished(
+    path: str, wanted: Sequence[dict[str, Any] | str] | None, *, everything: bool = False, script: str | None = None
+) -> Finished:
     """Looks at what is to be published and at its destinations, by default those of the run that made it."""
     folder = Path(path).expanduser().resolve()
     if not folder.is_dir():
@@ -48,7 +56,8 @@ def check_finished(path: str, wanted: Sequence[dict[str, Any] | str] | None, *, 
     is_checkpoint = NAME.fullmatch(folder.name) is not None
     output_dir = folder.parent if is_checkpoint else folder
     spec = _read_spec(output_dir)
-    if faults := find_credentials(wanted, "destinations"):
+    config = spec.loaded.config.model_copy(update={SCRIPT: script}) if spec else None
+    if faults := [*find_credentials(wanted, "destinations"), *_find_script_faults(script, config)]:
         raise ConfigError(faults)
     destinations = _open(wanted, output_dir)
     units = _find_units(folder, spec, everything=everything)
@@ -57,8 +66,17 @@ def check_finished(path: str, wanted: Sequence[dict[str, Any] | str] | None, *, 
     if refused := probe_destinations(destinations, output_dir).faults:
         raise ConfigError(refused)
     # Publishing one checkpoint by hand must not push others out.
-    keep = spec.loaded.config.checkpoints_total_limit if spec and not is_checkpoint else 0
-    return Finished(output_dir, tuple(units), tuple(destinations), keep)
+    keep = config.checkpoints_total_limit if config and not is_checkpoint else 0
+    return Finished(output_dir, tuple(units), tuple(destinations), keep, config)
+
+
+def _find_script_faults(script: str | None, config: TrainingConfig | None) -> list[Fault]:
+    if not script:
+        return []
+    if config is None:
+        problem = "is filled in with the options of a run, and another program made this folder"
+        return [Fault(SCRIPT, script, "", problem, suggestion="Call the command after `flowtuner publish`.")]
+    return check_script(SCRIPT, script, config)
 
 
 def _open(wanted: Sequence[dict[str, Any] | str] | None, output_dir: Path) -> list[Destination]:

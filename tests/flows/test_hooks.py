@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flows.publish import publish
 from flows.train import train
 from flowtuner.engine.events import NOTIFICATION, SCRIPT, read_events
 from flowtuner.errors import ConfigError, PublishError
@@ -43,6 +44,30 @@ def calls(called: Path) -> list[list[str]]:
 def rows_of(options: dict[str, Any]) -> list[dict[str, Any]]:
     log = Path(options["output_dir"]) / "logs/events.jsonl"
     return [event.data for event in read_events(log) if event.type == SCRIPT]
+
+
+def test_publishing_by_hand_calls_the_script_for_what_was_not_told_yet(
+    options: dict[str, Any], share: Path, tmp_path: Path, hook: str, called: Path
+) -> None:
+    script = f"{hook} {{remote_checkpoint_path}} {{global_step}}"
+    result = train(config=options | {"post_upload_script": script})
+    assert isinstance(result, dict)
+    told = calls(called)
+    assert len(told) == 3
+    output = options["output_dir"]
+    publish(output, post_upload_script=script)
+    assert calls(called) == told
+    (tmp_path / "elsewhere").mkdir()
+    new = {"provider": "folder", "path": str(tmp_path / "elsewhere"), "name": "new"}
+    report = publish(output, [new], post_upload_script=script)
+    assert [row["exit_code"] for row in report["scripts"]] == [0, 0, 0]
+    assert sorted(calls(called)[3:]) == sorted(
+        [[row["uri"], str(row["step"])] for row in report["published"] if row["destination"] == "new"]
+    )
+    with pytest.raises(ConfigError, match="unknown placeholder"):
+        publish(output, post_upload_script="true {nothing}")
+    with pytest.raises(ConfigError, match="another program made this folder"):
+        publish(str(share / "my run/pipeline"), [new], post_upload_script=script)
 
 
 def test_scripts_are_called_once_per_upload_and_checkpoint(

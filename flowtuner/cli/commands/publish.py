@@ -28,7 +28,8 @@ def run(argv: Sequence[str]) -> int:
     verb = argv[0] if argv and argv[0] in VERBS else ""
     known, source = parse_source(_parser(verb), argv[1:] if verb else argv)
     folder = find_folder(known.path)
-    entries = publishing_entries(source.load().config) if known.config or known.env or source.flags else []
+    config = source.load().config if known.config or known.env or source.flags else None
+    entries = publishing_entries(config) if config else []
     wanted = read_targets(known.to, entries)
     if verb in ("verify", "list"):
         return _look(verb, folder, wanted, known)
@@ -43,7 +44,8 @@ def run(argv: Sequence[str]) -> int:
     from flowtuner.publishing.door import conceal_destinations
 
     asked: dict[str, Any] = {"path": str(folder), "destinations": wanted or None}
-    parameters = asked | {"everything": known.all, "repair": verb == "repair"}
+    script = known.post_upload_script or (config.post_upload_script if config else None)
+    parameters = asked | {"everything": known.all, "repair": verb == "repair", "post_upload_script": script}
     return run_flow(FlowCall(PUBLISH, parameters, output_dir, conceal_destinations), known.json)
 
 
@@ -65,6 +67,10 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         parser.add_argument("--deep", action="store_true", help="read every byte that is there")
     if verb in ("", "repair"):
         parser.add_argument("--all", action="store_true", help="of another program's folder all, not only the model")
+        parser.add_argument(
+            "--post-upload-script", "--post_upload_script", metavar="COMMAND",
+            help="call this for everything of a run that a destination was just seen to hold",
+        )  # fmt: skip
     add_source(parser)
     parser.epilog = "Without --to, --config or --env the destinations are those of the run that made PATH."
     if not verb:
