@@ -64,7 +64,7 @@ class AzureDestination(KeptDestination):
         None, description="One of the account's keys; without key, SAS and connection string, this machine's identity."
     )
     sas_token: SecretStr | None = Field(None, description="Shared access signature for the container or account.")
-    block_mib: int = Field(16, ge=1, le=4000, description="Size of the blocks in which larger files are sent, in MiB.")
+    block_mib: int = Field(8, ge=1, le=4000, description="Size of the blocks in which larger files are sent, in MiB.")
     access_tier: Literal["Hot", "Cool", "Cold"] | None = Field(
         None, description="Access tier of the blobs, if not the account's default."
     )
