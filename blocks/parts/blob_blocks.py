@@ -25,8 +25,8 @@ from flowtuner.publishing.threads import run_together
 if TYPE_CHECKING:
     from blocks.parts.container import ContainerStore
 
-BLOCKS_AT_ONCE = 4
-HELD_BYTES = 8 << 20  # four of them are in memory at once
+BLOCKS_AT_ONCE = 3
+HELD_BYTES = 8 << 20  # three of them are in memory at once
 _ID = re.compile(r"(\d{6})-([0-9a-f]{8})-([0-9a-f]{16})-(\d{11})")
 
 
