@@ -78,7 +78,8 @@ def send(
     `sources` says which of the snapshot's files are to stand there under another path.
     """
     manifest_key, former_key = f"{manifest.prefix}/{MANIFEST_NAME}", f"{manifest.prefix}/{FORMER_NAME}"
-    remote = parse_manifest(store.read(manifest_key))
+    marker = store.read(manifest_key)
+    remote = parse_manifest(marker)
     sizes = store.sizes(manifest.prefix, _span(manifest.prefix, remote)) if remote else {}
     changed = _find_changed(manifest, remote, sizes)
     if remote and not changed and remote.describes_same(manifest):
@@ -92,8 +93,8 @@ def send(
         # Whoever goes on after an interruption must know which files have to go, also of those that come now.
         both = tuple(dict.fromkeys((*former.files, *manifest.files)))
         store.write(former_key, replace(former, files=both).to_bytes())
-    if remote and is_switched:
-        # While names are switched the old manifest would vouch for a mixture.
+    if marker is not None and is_switched:
+        # While names are switched the old manifest would vouch for a mixture, also if it was damaged on its way here.
         store.delete(manifest_key)
     store.settle()
     if former and is_switched:
