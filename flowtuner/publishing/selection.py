@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -40,7 +41,7 @@ def list_release_files(output_dir: Path, release: Path | None = None) -> list[st
 
 def list_all_files(output_dir: Path) -> list[str]:
     """Everything in an output folder, logs and caches too, but no checkpoint, hidden or unfinished file."""
-    found = (path for path in output_dir.rglob("*") if _lies_inside(path, output_dir))
+    found = (path for path in _files_below(output_dir) if _lies_inside(path, output_dir))
     inside = (path.relative_to(output_dir).as_posix() for path in found)
     return sorted(path for path in inside if _may_come_along(path))
 
@@ -55,7 +56,7 @@ def is_by_product(path: str) -> bool:
 
 def walk(root: Path, base: Path) -> Iterator[str]:
     """The publishable files below a folder, as POSIX paths from `base`."""
-    for path in root.rglob("*"):
+    for path in _files_below(root):
         if is_publishable(path, base):
             yield path.relative_to(base).as_posix()
 
@@ -66,6 +67,13 @@ def is_publishable(path: Path, base: Path) -> bool:
         return False
     inside = path.relative_to(base).as_posix()
     return inside != MANIFEST_NAME and not is_by_product(inside) and not has_secret_name(inside)
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    # Uploads that end take their hidden folders away meanwhile; what is hidden is looked into by nobody.
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(folder) / name for name in files)
 
 
 def _lies_inside(path: Path, base: Path) -> bool:

@@ -13,7 +13,7 @@ import pytest
 
 from flowtuner.errors import PublishError
 from flowtuner.publishing.manifest import parse_manifest
-from flowtuner.publishing.selection import list_checkpoint_files, list_release_files
+from flowtuner.publishing.selection import list_all_files, list_checkpoint_files, list_release_files, walk
 from flowtuner.publishing.snapshot import (
     checkpoint_unit,
     claimed_spool,
@@ -166,3 +166,15 @@ def test_what_arrives_late_is_not_the_newest(output_dir: Path) -> None:
     os.utime(output_dir / "checkpoint-20/optimizer.bin", (2e9, 2e9))
     late = freeze(checkpoint_unit(output_dir / "checkpoint-20", "run", 20, {})).created
     assert early < late == "2033-05-18T03:33:20+00:00"
+
+
+def test_what_vanishes_while_a_folder_is_listed_is_left_out(tmp_path: Path) -> None:
+    for name in ("a/1.bin", "b/2.bin", "c/3.bin", ".spool/checkpoint-8/4.bin"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert list_all_files(tmp_path) == ["a/1.bin", "b/2.bin", "c/3.bin"]
+    listing = walk(tmp_path, tmp_path)
+    first = next(listing)
+    for folder in set("abc") - {first[0]}:
+        shutil.rmtree(tmp_path / folder)  # as an upload that ends does with its links
+    assert list(listing) == []
