@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -20,10 +20,7 @@ from flowtuner.publishing.checklist import Check
 from flowtuner.publishing.manifest import MANIFEST_NAME, parse_manifest
 
 TRIES, PAUSE_S = 3, 0.25
-PROBE_BRANCH = "preflight"
-PROBE_FILE, PROBE_BYTES = "preflight.bin", 64
-# Two destinations may be of one repository, and are looked at together.
-_PROBING = threading.Lock()
+PROBE_FILE, PROBE_BYTES = "/preflight.bin", 64
 WRITERS = ("write", "admin", "contributor")
 OURS = frozenset({".gitattributes", "README.md", "LICENSE", ".gitignore"})
 FIX_MISSING = (
@@ -111,10 +108,11 @@ def _ask(wanted: Inspection, token: HubToken, found: _Findings) -> None:
     party = replace(party, repo_id=repo_id)
     if not _check_namespace(repo_id, me, found):
         return
-    if _check_repository(api, replace(wanted, repo_id=repo_id), party, found) and _check_write(
-        api, repo_id, party, found
-    ):
-        _check_storage(api, repo_id, party, found)
+    wanted = replace(wanted, repo_id=repo_id)
+    if not _check_repository(api, wanted, party, found):
+        return
+    if _check_write(api, repo_id, party, found):
+        _check_storage(api, wanted, party, found)
 
 
 def _check_namespace(repo_id: str, me: dict[str, Any], found: _Findings) -> bool:
@@ -191,29 +189,31 @@ def _check_write(api: Any, repo_id: str, party: Party, found: _Findings) -> bool
     return found.add("write", what, "pass")
 
 
-def _check_storage(api: Any, repo_id: str, party: Party, found: _Findings) -> bool:
+def _check_storage(api: Any, wanted: Inspection, party: Party, found: _Findings) -> bool:
     """Whether large files get through and there is room for them, which no right to write says."""
     what = "the Hub stores what it is given"
     try:
-        with _PROBING:
-            _asked(lambda: _store_and_forget(api, repo_id), party)
+        _asked(lambda: _store_and_forget(api, wanted), party)
     except PublishError as error:
         code, _, text = str(error).partition(": ")
         return found.add(code, what, "fail", text)
     return found.add("storage", what, "pass")
 
 
-def _store_and_forget(api: Any, repo_id: str) -> None:
-    from huggingface_hub import CommitOperationAdd
+def _store_and_forget(api: Any, wanted: Inspection) -> None:
     from huggingface_hub.errors import HfHubHTTPError
 
-    api.create_branch(repo_id, branch=PROBE_BRANCH, exist_ok=True)  # it is there if a probe was killed
+    # Two destinations of one repository are looked at together, and a probe that was killed is followed by the same.
+    place = f"{wanted.revision}/{wanted.base_path}"
+    branch = f"preflight-{zlib.crc32(place.encode()):08x}"
+    api.create_branch(wanted.repo_id, branch=branch, exist_ok=True)
     try:
-        probe = CommitOperationAdd(PROBE_FILE, os.urandom(PROBE_BYTES))
-        api.create_commit(repo_id, [probe], commit_message="Can files be stored?", revision=PROBE_BRANCH)
+        with HubStore(api, Repository(wanted.repo_id, branch, "", wanted.limits)) as store:
+            store.title = "Can files be stored?"
+            store.write(PROBE_FILE, os.urandom(PROBE_BYTES))
     finally:
         with contextlib.suppress(HfHubHTTPError):
-            api.delete_branch(repo_id, branch=PROBE_BRANCH)
+            api.delete_branch(wanted.repo_id, branch=branch)
 
 
 def _find_stranger(api: Any, wanted: Inspection, paths: set[str]) -> str:

@@ -17,6 +17,7 @@ from azure.storage.blob import ContainerClient, ContainerSasPermissions, generat
 from blocks import azure as azure_module
 from blocks.azure import EMULATOR_KEY, MIB, AzureDestination
 from blocks.parts import azure_retry, blob_blocks
+from blocks.parts.blob_blocks import HELD_BYTES
 from flowtuner.errors import DestinationDown, PublishError
 from flowtuner.publishing.registry import check_entries, open_destinations
 from tests.blocks.conftest import RUN, ignore, take_checkpoint
@@ -48,14 +49,17 @@ def waiting_in(client: ContainerClient, name: str) -> list[Any]:
     return list(client.get_blob_client(name).get_block_list("uncommitted")[1])
 
 
+@pytest.mark.parametrize("held_bytes", [HELD_BYTES, 0], ids=["held", "streamed"])
 @pytest.mark.parametrize("has_runtime", [True, False])
 def test_a_checkpoint_is_published_proved_and_not_sent_again(
     tmp_path: Path,
     azure: ContainerClient,
     azure_proxy: FaultProxy,
     has_runtime: bool,
+    held_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("blocks.parts.blob_blocks.HELD_BYTES", held_bytes)
     if not has_runtime:  # then blocks are checked by MD5
         monkeypatch.setitem(sys.modules, "awscrt", None)
     destination = open_destination(azure_proxy.port)

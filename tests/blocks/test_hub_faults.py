@@ -120,7 +120,7 @@ def check(seed: int, tmp_path: Path, hub: Hub, proxy: FaultProxy, requests: Kind
     assert_whole_or_absent(hub, snapshot, is_published=True)
 
 
-@pytest.mark.parametrize("seed", [5, 15, 33])
+@pytest.mark.parametrize("seed", [5, 15, 33, 63])
 def test_a_few_broken_requests(tmp_path: Path, hub: Hub, proxy: FaultProxy, seed: int) -> None:
     check(seed, tmp_path, hub, proxy)
 

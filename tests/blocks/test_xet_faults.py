@@ -46,7 +46,7 @@ def proxy(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
         yield proxy
 
 
-@pytest.mark.parametrize("seed", [6, 17, 27])
+@pytest.mark.parametrize("seed", [6, 17, 27, 63])
 def test_a_few_broken_requests(tmp_path: Path, hub: Hub, proxy: FaultProxy, seed: int) -> None:
     check(seed, tmp_path, hub, proxy, XET)
 

@@ -28,8 +28,7 @@ def run(argv: Sequence[str]) -> int:
     verb = argv[0] if argv and argv[0] in VERBS else ""
     known, source = parse_source(_parser(verb), argv[1:] if verb else argv)
     folder = find_folder(known.path)
-    config = source.load().config if known.config or known.env or source.flags else None
-    entries = publishing_entries(config) if config else []
+    entries = publishing_entries(source.load().config) if known.config or known.env or source.flags else []
     wanted = read_targets(known.to, entries)
     if verb in ("verify", "list"):
         return _look(verb, folder, wanted, known)
@@ -44,7 +43,8 @@ def run(argv: Sequence[str]) -> int:
     from flowtuner.publishing.door import conceal_destinations
 
     asked: dict[str, Any] = {"path": str(folder), "destinations": wanted or None}
-    script = known.post_upload_script or (config.post_upload_script if config else None)
+    # Not the option of a file: its placeholders may hold secrets, and parameters stand in Prefect.
+    script = known.post_upload_script
     parameters = asked | {"everything": known.all, "repair": verb == "repair", "post_upload_script": script}
     return run_flow(FlowCall(PUBLISH, parameters, output_dir, conceal_destinations), known.json)
 
