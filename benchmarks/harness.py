@@ -36,13 +36,21 @@ class Row:
         return "" if self.at_least is None else f">= {self.at_least:g}"
 
 
-def compare(work: Work, against: Work, rounds: int) -> float:
-    """The time of `work` over that of `against`, run in turns A-B-A-B-A; the median of the rounds."""
-    against()
-    work()
-    before, ratios = stopwatch(against), []
+def compare(work: Work, against: Work, rounds: int, between: Work = lambda: None) -> float:
+    """The time of `work` over that of `against`, run in turns A-B-A-B-A; the median of the rounds.
+
+    What `between` does before each piece of work is not counted.
+    """
+
+    def measured(piece: Work) -> float:
+        between()
+        return stopwatch(piece)
+
+    measured(against)
+    measured(work)
+    before, ratios = measured(against), []
     for _ in range(rounds):
-        own, after = stopwatch(work), stopwatch(against)
+        own, after = measured(work), measured(against)
         # Both neighbours count, so that a machine that grows slower or faster favours neither side.
         ratios.append(2 * own / (before + after))
         before = after

@@ -57,7 +57,7 @@ def _train(run: Run) -> dict[str, Any]:
             saved_steps.append(run.obey(trained.step, saved_steps[-1]))
         step, loss = leg.until, trained.loss
         if leg.saves:
-            run.publish_later(save_checkpoint(run.engine, step, run.unpublished()))
+            save_checkpoint(run.engine, step, run.unpublished())  # published as soon as it is whole
             saved_steps.append(step)
         if leg.validates:
             run.validate(step)

@@ -12,10 +12,13 @@ from tasks.retries import engine_task
 
 
 @engine_task("save step {step}")
-def save_checkpoint(engine: Engine, step: int, held: Sequence[str] = ()) -> Checkpoint:
-    """Saves a complete checkpoint of a step; older ones that are held stay, however many are to be kept."""
+def save_checkpoint(engine: Engine, step: int, held: Sequence[str] = (), *, waits: bool = False) -> Checkpoint:
+    """Writes a complete checkpoint of a step; older ones that are held stay, however many are to be kept.
+
+    Training need not wait until it is hashed and flushed: the engine tells when it is whole.
+    """
     engine.train(step)  # nothing to do, unless the engine died and begins again before this step
-    checkpoint = engine.save_checkpoint(held)
+    checkpoint = engine.save_checkpoint(held, waits=waits)
     get_run_logger().info("saved %s", checkpoint.path)
     return checkpoint
 

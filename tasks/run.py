@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from flowtuner.engine.launch import Engine
 from flowtuner.engine.orders import CHECKPOINT, VALIDATE
 from flowtuner.engine.plan import Leg, Pace, legs, paced_legs
 from flowtuner.engine.run import Checkpoint, Position, RunSpec
-from flowtuner.errors import PublishError
+from flowtuner.errors import FlowtunerError, PublishError
 from flowtuner.publishing.ephemeral import PACE_S, PACE_SHARE
 from flowtuner.publishing.hub import publishing_entries
 from flowtuner.publishing.memory import remember_entries
@@ -74,6 +75,7 @@ class Run:
     def validate(self, step: int) -> None:
         """Renders the validation prompts here, or has the user's own script do it."""
         if self.spec.loaded.config.validation_method == "external-script":
+            self.engine.settle()
             self.scripts.validate(step, self.newest_checkpoint())
         else:
             validate(self.engine, step)
@@ -83,7 +85,7 @@ class Run:
         asked = self.orders.take()
         if wishes := asked.get(CHECKPOINT):
             if saved_step != step:
-                self.publish_later(save_checkpoint(self.engine, step, self.unpublished()))
+                save_checkpoint(self.engine, step, self.unpublished(), waits=True)
             self.orders.done(wishes, f"done: step {step} is saved")
             saved_step = step
         if wishes := asked.get(VALIDATE):
@@ -116,6 +118,8 @@ class Run:
         standings = [self.outbox.ledger.standing(destination.name) for destination in wanting]
         proved = max((standing.step for standing in standings if standing and NAME.fullmatch(standing.what)), default=0)
         present = list_checkpoints(self.spec.output_dir) if wanting else []
+        if wanting and (promised := self.engine.promised):
+            present.append(promised.path)
         return [folder.name for folder in present if step_of(folder) > proved]
 
     def publish_later(self, saved: Checkpoint) -> None:
@@ -183,6 +187,9 @@ def open_run(checked: CheckedRun) -> Iterator[Run]:
             watched_for_cancel(grace, orders.look),
             limited(grace, config.max_runtime),
         ):
+            # What is told while a task waits for the engine belongs to the run, not to that task.
+            own = contextvars.copy_context()
+            engine.when_checkpoint(lambda saved: own.run(run.publish_later, saved))
             engine.start()
             yield run
 
@@ -207,6 +214,10 @@ def _left_in_order(run: Run, grace: Grace) -> Iterator[None]:
         run.engine.close()
         run.publish_at_last(grace)
         run.scripts.finish(lambda: grace.left_s)
+        raise
+    except FlowtunerError:
+        run.engine.close()
+        run.engine.hand_over()
         raise
     finally:
         run.engine.close()

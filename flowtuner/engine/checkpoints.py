@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import shutil
@@ -47,18 +48,21 @@ def folder_of(output_dir: Path, step: int) -> Path:
 
 def write_checkpoint(
     folder: Path, state: SavedState, write_parts: Callable[[Path], None], about: dict[str, Any]
-) -> None:
-    """Writes all parts beside the target, seals them with a manifest and renames the folder into place."""
-    with durable.atomic_folder(folder) as part:
+) -> Callable[[], None]:
+    """Writes all parts beside the target; the answer seals them with a manifest and renames the folder into place."""
+    with contextlib.ExitStack() as stack:
+        part = stack.enter_context(durable.atomic_folder(folder))
         write_parts(part)
-        durable.write_json(part / STATE, vars(state))
-        manifest = {
-            "version": 1,
-            "checkpoint": folder.name,
-            "files": durable.record_files(part),
-            "metadata": about,
-        }
-        durable.write_json(part / MANIFEST, manifest)
+        unsealed = stack.pop_all()
+
+    def seal() -> None:
+        with unsealed:
+            durable.write_json(part / STATE, vars(state))
+            files = durable.record_files(part)
+            manifest = {"version": 1, "checkpoint": folder.name, "files": files, "metadata": about}
+            durable.write_json(part / MANIFEST, manifest)
+
+    return seal
 
 
 def read_state(folder: Path) -> SavedState:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from flowtuner.engine.plan import count_steps, steps_per_epoch
 from flowtuner.engine.precision import Precision, resolve_precision
 from flowtuner.engine.ranks import Ranks
 from flowtuner.engine.run import Portion, RunSpec
+from flowtuner.engine.sealing import Sealer
 from flowtuner.engine.seed import choose_seed
 from flowtuner.engine.validation import run_validation
-from flowtuner.errors import EngineFault
+from flowtuner.errors import CheckpointError, EngineFault
 
 Emit = Callable[[str, dict[str, Any]], None]
 
@@ -56,7 +58,7 @@ class Session:
         self._trainer: Trainer | None = None
         self._meter: Meter | None = None
         self._saved_step = 0
-        self._held: tuple[str, ...] = ()
+        self._sealer = Sealer(self.output_dir, self.config.checkpoints_total_limit, self._warn, self._complain)
 
     @cached_property
     def _precision(self) -> Precision:
@@ -127,14 +129,18 @@ class Session:
         trainer, meter = self._ready()
         meter.restart_clock()
         train(trainer, until, self._stop, meter, self._pause if pausable else NEVER)
+        self._sealer.check()
         is_short = trainer.step < until
         is_paused = pausable and self._pause.is_set()
         if pausable:
             self._pause.clear()
         return {"step": trainer.step, "loss": meter.loss, "stopped": is_short and not is_paused, "paused": is_paused}
 
-    def save_checkpoint(self, held: Sequence[str] | None = None) -> dict[str, Any]:
-        """Saves the present step, then lets the oldest checkpoints go, but not those that are still being published."""
+    def save_checkpoint(self, held: Sequence[str] | None = None, waits: bool = True) -> dict[str, Any]:
+        """Saves the present step, then lets the oldest checkpoints go, but not those that are still being published.
+
+        Without waiting training may go on once all is written; the checkpoint is announced when it is whole.
+        """
         trainer, meter = self._ready()
         meter.flush()
         check_weights(trainer)
@@ -143,6 +149,7 @@ class Session:
         if not self._ranks.is_first:
             self._saved_step = trainer.step
             return {}
+        self._sealer.settle()
         self._report_stage("checkpoint_save", "running", folder.name)
         state = checkpoints.SavedState(
             global_step=trainer.step,
@@ -155,19 +162,19 @@ class Session:
         )
         about = {name: getattr(self.config, name) for name in ("model_family", "model_flavour", "model_type")}
         with writing(folder):
-            checkpoints.write_checkpoint(folder, state, lambda part: write_parts(trainer, part, random_states), about)
-        self._rotate(folder, held)
-        self._saved_step = trainer.step
-        self._report_stage("checkpoint_save", "completed", folder.name)
-        return self._announce(folder, is_final=False)
+            seal = checkpoints.write_checkpoint(
+                folder, state, lambda part: write_parts(trainer, part, random_states), about
+            )
+        saved = {"path": str(folder), "step": trainer.step, "is_final": False}
+        self._sealer.begin(folder, seal, held, partial(self._announce_checkpoint, saved))
+        if waits:
+            self._sealer.settle()
+        return saved
 
-    def _rotate(self, newest: Path, held: Sequence[str] | None) -> None:
-        self._held = tuple(held if held is not None else self._held)
-        spared = self._held if checkpoints.has_room_for_more(newest) else ()
-        removed = checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, newest, spared)
-        for folder in removed:
-            if folder.name in self._held:
-                self._warn(f"{folder.name} is removed unpublished: the disk is nearly full, and newer ones are here.")
+    def settle(self) -> dict[str, Any]:
+        """Waits until the newest checkpoint is whole."""
+        self._sealer.settle()
+        return {}
 
     def validate(self) -> dict[str, Any]:
         """Renders the validation prompts without touching training in any way."""
@@ -197,6 +204,7 @@ class Session:
     def save_release(self) -> dict[str, Any]:
         """Writes the final weights, those that validation showed, in the layout that inference loads."""
         trainer, _ = self._ready()
+        self._sealer.settle()
         self._report_stage("model_save", "running", "writing the final weights")
         check_weights(trainer)
         with trainer.shown_weights(), writing(self.output_dir / "the release"):
@@ -204,10 +212,14 @@ class Session:
             write_papers(self.output_dir, self._card_facts(trainer.step))
         self._capsule.with_release(self.output_dir, trainer.step).save(self.output_dir)
         self._report_stage("model_save", "completed", "final weights written")
-        return self._announce(self.output_dir, is_final=True)
+        saved = {"path": str(self.output_dir), "step": trainer.step, "is_final": True}
+        self._emit(CHECKPOINT, saved)
+        return saved
 
     def close(self) -> None:
         """Saves the steps that no checkpoint holds."""
+        with contextlib.suppress(CheckpointError):  # it was told; what it should have held is saved now
+            self._sealer.settle()
         if self._trainer and self._trainer.step > self._saved_step:
             self.save_checkpoint()
         if "_library" in vars(self):
@@ -262,11 +274,10 @@ class Session:
             raise EngineFault("the engine was asked to work before `prepare` loaded the model")
         return self._trainer, self._meter
 
-    def _announce(self, folder: Path, is_final: bool) -> dict[str, Any]:
-        trainer, _ = self._ready()
-        result = {"path": str(folder), "step": trainer.step, "is_final": is_final}
-        self._emit(CHECKPOINT, result)
-        return result
+    def _announce_checkpoint(self, saved: dict[str, Any]) -> None:
+        self._saved_step = saved["step"]
+        self._report_stage("checkpoint_save", "completed", Path(saved["path"]).name)
+        self._emit(CHECKPOINT, saved)
 
     def _report_stage(self, key: str, status: str, label: str, current: int = 0, total: int = 0) -> None:
         if self._stop.is_set() and key.endswith("_cache"):
@@ -275,3 +286,6 @@ class Session:
 
     def _warn(self, message: str) -> None:
         self._emit(NOTIFICATION, {"severity": "warning", "message": message})
+
+    def _complain(self, message: str) -> None:
+        self._emit(NOTIFICATION, {"severity": "error", "message": message})

@@ -47,7 +47,7 @@ class Mess:
         folder = checkpoints.folder_of(self.output, step)
         checkpoints.write_checkpoint(
             folder, checkpoints.SavedState(**saved), lambda part: (part / "weights.bin").write_text("x"), {}
-        )
+        )()
         return folder
 
     def command(self) -> list[str]:

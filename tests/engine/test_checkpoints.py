@@ -20,7 +20,7 @@ def write(output, step, text="weights"):
     folder = checkpoints.folder_of(output, step)
     checkpoints.write_checkpoint(
         folder, STATE, lambda part: (part / "weights.bin").write_text(text), {"model_type": "full"}
-    )
+    )()
     return folder
 
 

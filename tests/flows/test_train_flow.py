@@ -115,6 +115,19 @@ def test_a_leg_whose_engine_dies_ends_at_the_same_step(
     assert steps_in(Path(options["output_dir"]) / "checkpoint-8") == "weights of step 8"
 
 
+def test_a_checkpoint_that_was_not_whole_when_the_engine_died_is_made_again(
+    options: dict[str, Any], share: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_ENGINE", "die@7,late_seal")
+    result = train(config=options)
+    assert isinstance(result, dict)
+    events = list(read_events(Path(options["output_dir"]) / "logs/events.jsonl"))
+    steps = [event.data["step"] for event in events if event.type == METRIC]
+    assert steps == [*range(1, 7), *range(1, 9)]
+    for step in (4, 8):
+        assert steps_in(share / f"my run/checkpoint-{step}") == f"weights of step {step}"
+
+
 def test_all_mistakes_are_told_before_anything_starts(options: dict[str, Any], tmp_path: Path) -> None:
     wrong = {"learning_rat": 1, "train_batch_size": 0}
     with pytest.raises(ConfigError) as caught:

@@ -49,7 +49,7 @@ def publish(destination: FolderDestination, loaded: LoadedConfig, *steps: int) -
     for step in steps:
         folder = Path(config.output_dir) / f"checkpoint-{step}"
         state = SavedState(step, step, 0, 1, identity_of(config), about["data_set"])
-        write_checkpoint(folder, state, lambda part: (part / "optimizer.bin").write_text("moments"), {})
+        write_checkpoint(folder, state, lambda part: (part / "optimizer.bin").write_text("moments"), {})()
         snapshot = freeze(checkpoint_unit(folder, "r", step, about)).seal()
         manifest = replace(snapshot.manifest, created=f"2026-01-01T00:00:{step:02}+00:00")
         destination.publish(replace(snapshot, manifest=manifest), lambda done, total: None)

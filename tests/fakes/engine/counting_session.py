@@ -1,7 +1,8 @@
 """A session that counts instead of learning: real checkpoints, real events, steps of a millisecond.
 
 `FAKE_ENGINE` in the environment asks for faults: `die@7` kills the process once when it reaches step 7, `slow` makes a
-step take 50 ms, `slow_save` makes a save take 2 s, `bad_validation` lets every validation fail.
+step take 50 ms, `slow_save` makes a save take 2 s, `late_seal` leaves checkpoints unfinished until the process has
+died once, `bad_validation` lets every validation fail.
 """
 
 from __future__ import annotations
@@ -60,16 +61,22 @@ class Session:
         stopped = self.step < until and not paused
         return {"step": self.step, "loss": 1 / max(1, self.step), "stopped": stopped, "paused": paused}
 
-    def save_checkpoint(self, held: Sequence[str] = ()) -> dict[str, Any]:
+    def save_checkpoint(self, held: Sequence[str] = (), waits: bool = True) -> dict[str, Any]:
         folder = checkpoints.folder_of(self.output_dir, self.step)
         if "slow_save" in self._faults:
             self._emit(STAGE, {"key": "checkpoint_save", "status": "running", "label": "", "current": 0, "total": 0})
             time.sleep(2)
         state = checkpoints.SavedState(self.step, self.step, 0, 1, {}, "")
-        checkpoints.write_checkpoint(folder, state, self._write_weights, {})
+        seal = checkpoints.write_checkpoint(folder, state, self._write_weights, {})
+        if "late_seal" in self._faults and not waits and not (self.output_dir / ".died").exists():
+            return {"path": str(folder), "step": self.step, "is_final": False}
+        seal()
         checkpoints.rotate(self.output_dir, self.config.checkpoints_total_limit, folder, held)
         self._saved_step = self.step
         return self._announce(folder, is_final=False)
+
+    def settle(self) -> dict[str, Any]:
+        return {}
 
     def validate(self) -> dict[str, Any]:
         sheet = self.output_dir / "validation_images" / f"step_{self.step}.png"
