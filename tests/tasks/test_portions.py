@@ -120,9 +120,15 @@ def test_portions_stop_when_the_job_is_left(tiny_run, tmp_path):
     assert not thread.is_alive() and (spec.output_dir / "portions" / "stop").exists()
 
 
+DASK = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+RAY = {"num_cpus": 2, "include_dashboard": False, "_node_ip_address": "127.0.0.1", "object_store_memory": 100 << 20}
+CLUSTERS = {"dask": {"cluster_kwargs": DASK}, "ray": {"init_kwargs": RAY}}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1000)
-def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
+@pytest.mark.parametrize("runner", CLUSTERS)
+def test_a_cluster_spreads_the_portions_over_its_workers(tiny_run, tmp_path, runner):
     alone, spread = spec_of(tiny_run, tmp_path, "alone"), spec_of(tiny_run, tmp_path, "spread")
     fill_whole(alone)
     options = (
@@ -134,10 +140,9 @@ def test_dask_spreads_the_portions_over_its_workers(tiny_run, tmp_path):
         }
     )
     (tmp_path / "config.json").write_text(json.dumps(options))
-    cluster = {"cluster_kwargs": {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}}
-    cluster["cluster_kwargs"]["host"] = "127.0.0.1"
     command = [sys.executable, "-m", "flowtuner.cli", "cache", "--config", str(tmp_path / "config.json")]
-    command += ["--shards", "2", "--task-runner", "dask", "--task-runner-options", json.dumps(cluster)]
+    command += ["--shards", "2", "--task-runner", runner]
+    command += ["--task-runner-options", json.dumps(CLUSTERS[runner])]
     home = {"PREFECT_HOME": str(tmp_path / "prefect"), "FLOWTUNER_HOME": str(tmp_path / "home")}
     done = subprocess.run(
         command,
