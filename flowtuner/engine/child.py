@@ -82,6 +82,10 @@ class Child:
             result: dict[str, Any] = reply["result"]
             return result
 
+    def wake(self) -> None:
+        """Has whoever waits for an answer look at what else there is to do."""
+        self._replies.put({"id": 0})
+
     def send(self, command: dict[str, Any]) -> None:
         """Writes one order."""
         assert self._process is not None and self._process.stdin is not None

@@ -183,6 +183,8 @@ class Engine:
         if type == CHECKPOINT and not data.get("is_final"):
             self.newest_checkpoint = Checkpoint(Path(data["path"]), data["step"])
             self._announced.put(self.newest_checkpoint)
+            if self._worker:
+                self._worker.wake()
         if type == STAGE and data["key"] in SAVING:
             self._is_saving = data["status"] == "running"
         self.events.append(type, data)

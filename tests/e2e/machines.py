@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 
-from flowtuner.engine.events import CHECKPOINT, METRIC, PUBLISH, Event, read_events
+from flowtuner.engine.events import CHECKPOINT, METRIC, PUBLISH, STAGE, Event, read_events
+from tasks.units import step_of
 
 RUN = "my run"
 LIFE_S = 300.0
@@ -30,6 +31,7 @@ class Life:
     resumed: int | None
     reached: int
     saved: tuple[int, ...]
+    """The steps of the checkpoints that were written, whole or still being sealed while training went on."""
     verified: tuple[int, ...]
     ended: bool
     seconds: float
@@ -38,13 +40,15 @@ class Life:
     @classmethod
     def of(cls, events: list[Event], ended: bool) -> Life:
         steps = [event.data["step"] for event in events if event.type == METRIC]
-        saved = [event.data["step"] for event in events if event.type == CHECKPOINT and not event.data["is_final"]]
+        saved = {event.data["step"] for event in events if event.type == CHECKPOINT and not event.data["is_final"]}
+        begun = {step_of(Path(event.data["label"])) for event in events if event.type == STAGE and _is_save(event)}
+        reached = max(steps, default=0)
         verified = [event for event in events if event.type == PUBLISH and event.data["verified"]]
         began = next((event.time for event in events if event.type == METRIC), 0.0)
         return cls(
             resumed=steps[0] - 1 if steps else None,
-            reached=max(steps, default=0),
-            saved=tuple(saved),
+            reached=reached,
+            saved=tuple(sorted(saved | {step for step in begun if step < reached})),
             verified=tuple(event.data["step"] for event in verified if event.data["what"] != "release"),
             ended=ended,
             seconds=max((event.time for event in verified), default=began) - began,
@@ -69,6 +73,10 @@ def live(
     if process.exitcode not in (0, -signal.SIGKILL) or (life_s is None and process.exitcode):
         raise AssertionError((disk / "output.txt").read_text()[-3000:])
     return Life.of(list(read_events(log)) if log.is_file() else [], process.exitcode == 0)
+
+
+def _is_save(event: Event) -> bool:
+    return event.data["key"] == "checkpoint_save" and event.data["status"] == "running" and bool(event.data["label"])
 
 
 def wait_for_training(process: BaseProcess, log: Path) -> None:
