@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
 from flowtuner.engine import checkpoints
-from flowtuner.engine.adapters import attach
+from flowtuner.engine.adapters import TrainedPart, attach
 from flowtuner.engine.compilation import compile_model
 from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
@@ -24,11 +24,16 @@ from flowtuner.engine.loop import Trainer
 from flowtuner.engine.optim import averaged_weights, create_optimizer
 from flowtuner.engine.optim.schedules import learning_rate
 from flowtuner.engine.precision import Precision
+from flowtuner.engine.processes import wants_sharding
 from flowtuner.engine.quantize import quantise_base
 from flowtuner.engine.ranks import Ranks
 from flowtuner.engine.seed import capture_states, mix, restore_states, seed_everything
+from flowtuner.engine.shares import gather, share_states, whole
 from flowtuner.errors import CheckpointError, EngineFault
 from flowtuner.options import TrainingConfig
+
+if TYPE_CHECKING:  # imported where a model is cut up only
+    from flowtuner.engine.sharding import Sharding
 
 OPTIMIZER = "optimizer.bin"
 SCHEDULER = "scheduler.bin"
@@ -51,10 +56,13 @@ def assemble(
     """Loads the model and builds everything a step needs; the same seed builds the same trainer."""
     seed_everything(seed)
     _leave_out_cudnn_attention()
-    model = _load_base(config, family, precision, device)
+    is_cut_up = wants_sharding(config)
+    # Cutting a model up moves it, block by block, to where it computes.
+    model = _load_base(config, family, precision, torch.device("cpu") if is_cut_up else device)
     part = attach(model, config, family, precision)
-    parameters = part.parameters()
     compile_model(model, config)
+    sharding = _cut_up(model, part, ranks, device) if is_cut_up else None
+    parameters = part.parameters()
     if not ranks.is_first:
         seed_everything(mix(seed, RANK, ranks.rank))  # from here on every process drops out other places
     return Trainer(
@@ -73,7 +81,14 @@ def assemble(
         ema=Ema(parameters, config) if config.use_ema else None,
         scaler=torch.amp.GradScaler(device.type) if precision.autocast is torch.float16 else None,
         ranks=ranks,
+        sharding=sharding,
     )
+
+
+def _cut_up(model: torch.nn.Module, part: TrainedPart, ranks: Ranks, device: torch.device) -> Sharding:
+    from flowtuner.engine.sharding import Sharding
+
+    return Sharding(model, part, ranks.world, device)
 
 
 def _leave_out_cudnn_attention() -> None:
@@ -88,19 +103,28 @@ def _load_base(config: TrainingConfig, family: Family, precision: Precision, dev
     return family.load_model(precision.base, device)
 
 
-def write_parts(trainer: Trainer, folder: Path, random_states: Sequence[bytes]) -> None:
-    """Writes the weights in diffusers' layout and everything else a resumed run needs, of every process."""
-    with averaged_weights(trainer.optimizer):
-        trainer.part.save(folder)
+def write_parts(trainer: Trainer, folder: Path | None, random_states: Sequence[bytes] = ()) -> None:
+    """Writes the weights in diffusers' layout and everything else a resumed run needs, of every process.
+
+    Without a folder nothing is written: so do the processes that only lend the first one their shares.
+    """
+    with averaged_weights(trainer.optimizer), trainer.whole():
+        if folder:
+            trainer.part.save(folder)
     if trainer.ema:
-        with trainer.ema.swapped():
-            trainer.part.save_ema(folder)
+        with trainer.ema.swapped(), trainer.whole():
+            if folder:
+                trainer.part.save_ema(folder)
+    average = gather(trainer.ema.state_dict()) if trainer.ema else None
+    moments = gather(trainer.optimizer.state_dict())
+    if folder is None:
+        return
     with _without_checksums():
-        if trainer.ema:
-            torch.save(trainer.ema.state_dict(), folder / EMA_STATE)
+        if average:
+            torch.save(average, folder / EMA_STATE)
         if trainer.scaler:
             torch.save(trainer.scaler.state_dict(), folder / SCALER)
-        torch.save(trainer.optimizer.state_dict(), folder / OPTIMIZER)
+        torch.save(moments, folder / OPTIMIZER)
         torch.save({"last_step": trainer.step, "learning_rate": trainer.rate(trainer.step)}, folder / SCHEDULER)
     for rank, states in enumerate(random_states):
         (folder / RANDOM_STATES.format(rank=rank)).write_bytes(states)
@@ -166,7 +190,7 @@ def check_weights(trainer: Trainer) -> None:
     """Refuses weights that must not be saved: half an update, or numbers that are none."""
     if not trainer.is_sound:
         raise EngineFault(f"the update after step {trainer.step} was cut short; its weights are not saved")
-    norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(trainer.part.state().values()))])
+    norms = torch.stack([whole(norm).float() for norm in torch._foreach_norm(list(trainer.part.state().values()))])
     if not bool(norms.isfinite().all()):
         raise EngineFault(
             f"the weights hold infinite or undefined numbers after step {trainer.step} and are not saved. The last "
@@ -175,9 +199,12 @@ def check_weights(trainer: Trainer) -> None:
 
 
 def _restore_optimizer(trainer: Trainer, folder: Path) -> None:
+    state = _read(folder / OPTIMIZER)
     try:
-        trainer.optimizer.load_state_dict(_read(folder / OPTIMIZER))
-    except (ValueError, KeyError, RuntimeError) as error:
+        if trainer.sharding:
+            state = share_states(state, trainer.parameters)
+        trainer.optimizer.load_state_dict(state)
+    except (ValueError, KeyError, IndexError, RuntimeError) as error:
         raise CheckpointError(
             f"{folder.name}: its optimizer state belongs to another model, optimizer or adapter: {error}"
         ) from error

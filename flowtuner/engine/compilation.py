@@ -19,7 +19,7 @@ def compile_model(model: torch.nn.Module, config: TrainingConfig) -> None:
     if is_regional is None:
         # Compiled alone for a CPU, a block of PixArt under bfloat16 gave gradients that are no numbers (torch 2.13).
         is_regional = next(model.parameters()).is_cuda
-    for region in _regions(model) if is_regional else [model]:
+    for region in (repeated_blocks(model) or [model]) if is_regional else [model]:
         region.compile(backend=config.dynamo_backend, mode=_mode(config))
 
 
@@ -31,13 +31,13 @@ def uncompiled(config: TrainingConfig) -> contextlib.AbstractContextManager[obje
     return stance
 
 
-def _regions(model: torch.nn.Module) -> list[torch.nn.Module]:
-    # Blocks of one class differ in their weights alone, so what is compiled for the first serves them all.
+def repeated_blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The blocks that make up most of a model: those of one class differ in their weights alone."""
     names = getattr(model, "_repeated_blocks", None)  # diffusers says which, for most of its models
     if names:
         return [module for module in model.modules() if type(module).__name__ in names]
     rows = (module for module in model.children() if isinstance(module, torch.nn.ModuleList) and len(module) > 1)
-    return [block for row in rows if len({type(block) for block in row}) == 1 for block in row] or [model]
+    return [block for row in rows if len({type(block) for block in row}) == 1 for block in row]
 
 
 def _mode(config: TrainingConfig) -> str | None:

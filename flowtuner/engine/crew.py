@@ -20,13 +20,18 @@ PR_SET_PDEATHSIG = 1
 END_GRACE_S = 10.0
 SHARED = frozenset({"prepare", "train", "save_checkpoint", "close"})
 """The orders that need everybody; all others are the first process's alone."""
+GATHERING = frozenset({"validate", "save_release"})
+"""Those that need everybody too where each holds a share of the weights only."""
 
 
 class Crew:
     """The processes of rank 1 and above; empty for a run in one process."""
 
-    def __init__(self, spec_path: Path, world: int, on_loss: Callable[[int, int], None]) -> None:
+    def __init__(
+        self, spec_path: Path, world: int, on_loss: Callable[[int, int], None], shared: frozenset[str] = SHARED
+    ) -> None:
         self._on_loss = on_loss
+        self.shared = shared
         self._is_leaving = threading.Event()
         self._peers: list[subprocess.Popen[bytes]] = []
         self.is_whole = True
@@ -41,7 +46,7 @@ class Crew:
 
     def tell(self, name: str, arguments: Mapping[str, Any]) -> None:
         """Passes an order on, if it needs everybody."""
-        if name in SHARED:
+        if name in self.shared:
             for peer in self._peers:
                 self._write(peer, {"name": name, "arguments": dict(arguments)})
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from flowtuner.engine.shares import own_shares, share_like
 from flowtuner.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Ema:
             return
         decay = min(self._decay, (1 + step) / (10 + step))
         if not self._is_tensorwise:
-            torch._foreach_lerp_(self._average, self._present(), 1 - decay)
+            torch._foreach_lerp_(own_shares(self._average), own_shares(self._present()), 1 - decay)
             return
         for average, present in zip(self._average, self._present(), strict=True):
             average.lerp_(present, 1 - decay)
@@ -43,12 +44,12 @@ class Ema:
         """Puts the average into the model, and the trained weights back afterwards, bit by bit."""
         with torch.no_grad():
             trained = [parameter.detach().clone() for parameter in self._parameters]
-            torch._foreach_copy_(self._parameters, self._average)
+            torch._foreach_copy_(own_shares(self._parameters), own_shares(self._average))
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(self._parameters, trained)
+                torch._foreach_copy_(own_shares(self._parameters), own_shares(trained))
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -59,7 +60,8 @@ class Ema:
         saved = state["average"]
         if [tensor.shape for tensor in saved] != [tensor.shape for tensor in self._average]:
             raise CheckpointError("the EMA weights of the checkpoint belong to another model or other adapter options")
-        torch._foreach_copy_(self._average, saved)
+        shares = [share_like(*pair) for pair in zip(saved, self._average, strict=True)]
+        torch._foreach_copy_(own_shares(self._average), own_shares(shares))
 
     def _present(self) -> list[torch.Tensor]:
         device = torch.device("cpu") if self._on_cpu else None

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from flowtuner.engine import families
 from flowtuner.engine.formats import KAHAN_OPTIMIZERS, choose_formats, has_cuda, is_quantised
 from flowtuner.engine.hardware import list_gpus, read_memory_bytes
+from flowtuner.engine.processes import count_processes, find_process_faults, wants_sharding
 from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -121,11 +122,17 @@ def estimate_memory(config: TrainingConfig, device: str) -> Estimate | None:
         adapter = trained * width
     is_elsewhere = device != "cpu" and (config.ema_cpu_only or config.ema_device == "cpu")
     average = trained * 4 if config.use_ema and not is_elsewhere else 0
-    return Estimate(weights, adapter, trained * width, int(trained * _state_bytes(config, width)), average)
+    found = Estimate(weights, adapter, trained * width, int(trained * _state_bytes(config, width)), average)
+    if device == "cpu" or not wants_sharding(config):
+        return found
+    world = count_processes(config)  # each GPU has its share
+    return Estimate(**{name: size // world for name, size in vars(found).items()})
 
 
 def find_shortage(config: TrainingConfig) -> tuple[str, str] | None:
     """Why a run cannot fit on this machine's device, and with which options it might; None if it may."""
+    if any(find_process_faults(config)):
+        return None  # how many share it is not known, and that is said already
     device, room = find_device()
     found = estimate_memory(config, device)
     if found is None or not room or found.total <= room:
@@ -150,12 +157,14 @@ def find_remedies(config: TrainingConfig, device: str, room: int) -> Iterator[st
     """Options with which the run might fit, the least intrusive first."""
     small = {"optimizer": "adamw_bf16"}
     lora = {"model_type": "lora", "lora_type": "standard"}
+    cut_up = {"fsdp_enable": True, "optimizer": "torch-adamw"} if count_processes(config) > 1 else {}
     tries: tuple[dict[str, object], ...] = (
         {"use_ema": False},
         {**small},
         {"use_ema": False, **small},
         {"base_model_precision": "int8-quanto"},
         {"base_model_precision": "int4-quanto"},
+        cut_up,
         {**lora},
         {**lora, "base_model_precision": "int8-quanto"},
     )

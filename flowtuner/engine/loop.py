@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,7 +19,11 @@ from flowtuner.engine.meter import Meter
 from flowtuner.engine.optim import averaged_weights, clip_gradients, set_rate
 from flowtuner.engine.ranks import Ranks, Wish
 from flowtuner.engine.seed import capture_states, mix, restore_states
+from flowtuner.engine.shares import is_sharded
 from flowtuner.options import TrainingConfig
+
+if TYPE_CHECKING:  # imported where a model is cut up only
+    from flowtuner.engine.sharding import Sharding
 
 NOISE = 1
 NEVER = threading.Event()
@@ -45,6 +50,7 @@ class Trainer:
     scaler: torch.amp.GradScaler | None = None
     """Keeps small gradients above what float16 can hold; a step whose gradients overflow is left out."""
     ranks: Ranks = field(default_factory=Ranks)
+    sharding: Sharding | None = None
     step: int = 0
     is_sound: bool = True
     """Whether the weights are those of a finished step; only such weights may be saved."""
@@ -53,6 +59,10 @@ class Trainer:
     def micro_batches(self) -> int:
         """How many micro batches the finished steps have seen; one that was cut short counts for nothing."""
         return self.step * self.config.gradient_accumulation_steps
+
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        """Has this process hold all weights for a while; where they are cut up, all processes have to enter it."""
+        return self.sharding.whole() if self.sharding else contextlib.nullcontext()
 
     def shown_weights(self) -> contextlib.AbstractContextManager[None]:
         """Puts those weights into the model that are shown and released: EMA's, or the optimizer's average."""
@@ -118,7 +128,9 @@ def accumulate_gradients(trainer: Trainer, stop: Wish) -> torch.Tensor | None:
         part = loss / count
         (trainer.scaler.scale(part) if trainer.scaler else part).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
-    trainer.ranks.average([total, *(one.grad for one in trainer.parameters if one.grad is not None)])
+    # Where the model is cut up, the backward pass has averaged the gradients already.
+    own = [one.grad for one in trainer.parameters if one.grad is not None and not is_sharded(one.grad)]
+    trainer.ranks.average([total, *own])
     return total / count
 
 

@@ -49,7 +49,6 @@ NOT_WITHOUT = {
     "control": "a control model is to be trained",
     "train_text_encoder": "the text encoder is to be trained",
     "distillation_method": "a model is to be distilled",
-    "fsdp_enable": "the model is to be sharded over devices",
     "deepspeed_config": "DeepSpeed is to train",
     "num_machines": "several machines are to train",
     "conditioning_type": "the set is to condition another one in this way",

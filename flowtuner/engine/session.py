@@ -147,6 +147,8 @@ class Session:
         folder = checkpoints.folder_of(self.output_dir, trainer.step)
         random_states = self._ranks.gather(pack_random_states())
         if not self._ranks.is_first:
+            if trainer.sharding:
+                write_parts(trainer, None)
             self._saved_step = trainer.step
             return {}
         self._sealer.settle()
@@ -179,6 +181,13 @@ class Session:
     def validate(self) -> dict[str, Any]:
         """Renders the validation prompts without touching training in any way."""
         trainer, meter = self._ready()
+        with contextlib.ExitStack() as stack:
+            if trainer.sharding:
+                stack.enter_context(trainer.shown_weights())
+                stack.enter_context(trainer.whole())
+            return self._validate(trainer, meter) if self._ranks.is_first else {}
+
+    def _validate(self, trainer: Trainer, meter: Meter) -> dict[str, Any]:
         self._report_stage("validation", "running", f"validating at step {trainer.step}")
         report = run_validation(
             self._family,
@@ -189,7 +198,7 @@ class Session:
             trainer.step,
             self.output_dir,
             references=self._library.read_references,
-            ema_weights=trainer.shown_weights(),
+            ema_weights=None if trainer.sharding else trainer.shown_weights(),
             is_stopped=self._stop.is_set,
         )
         meter.restart_clock()
@@ -204,10 +213,13 @@ class Session:
     def save_release(self) -> dict[str, Any]:
         """Writes the final weights, those that validation showed, in the layout that inference loads."""
         trainer, _ = self._ready()
+        check_weights(trainer)
+        if not self._ranks.is_first:
+            with trainer.shown_weights(), trainer.whole():
+                return {}
         self._sealer.settle()
         self._report_stage("model_save", "running", "writing the final weights")
-        check_weights(trainer)
-        with trainer.shown_weights(), writing(self.output_dir / "the release"):
+        with trainer.shown_weights(), trainer.whole(), writing(self.output_dir / "the release"):
             trainer.part.save_release(self.output_dir)
             write_papers(self.output_dir, self._card_facts(trainer.step))
         self._capsule.with_release(self.output_dir, trainer.step).save(self.output_dir)

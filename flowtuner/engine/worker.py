@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from flowtuner import errors
-from flowtuner.engine.crew import SHARED, Crew, die_with
+from flowtuner.engine.crew import GATHERING, SHARED, Crew, die_with
 from flowtuner.engine.events import NOTIFICATION
-from flowtuner.engine.processes import count_processes
+from flowtuner.engine.processes import count_processes, wants_sharding
 from flowtuner.engine.run import DATA_KEYS_VARIABLE, Command, RunSpec
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
     started = time.monotonic()
     spec = RunSpec.load(spec_path, os.environ)
     world = count_processes(spec.loaded.config)
-    crew = Crew(spec_path, world, _end_for)
+    crew = Crew(spec_path, world, _end_for, SHARED | GATHERING if wants_sharding(spec.loaded.config) else SHARED)
     os.environ.pop(DATA_KEYS_VARIABLE, None)  # what it starts besides need not know
 
     from flowtuner.engine.ranks import join  # brings torch: after the signal handlers, so that a stop is heard
@@ -102,7 +102,7 @@ def main(spec_path: Path, event_fd: int, parent_pid: int) -> int:
 
 def _answer(session: Session, command: Command, crew: Crew) -> dict[str, Any]:
     answer = _obey(session, command, crew)
-    if answer["error"] and command.name in SHARED:
+    if answer["error"] and command.name in crew.shared:
         crew.abandon()
     return answer
 

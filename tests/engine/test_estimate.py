@@ -110,3 +110,13 @@ def test_the_largest_models_are_counted_without_their_weights(tmp_path: Path, ti
     found = estimate_memory(load(values=options).config, "cuda")
     assert found is not None
     assert found.total == 12_000_000_000 * 16  # weights, gradients and two moments in float32
+
+
+def test_a_model_that_is_cut_up_takes_a_share_of_each_gpu(tiny_run: dict[str, Any]) -> None:
+    values = tiny_run | {"optimizer": "torch-adamw", "num_processes": 2}
+    whole = estimate_memory(load(values=values).config, "cuda")
+    shared = estimate_memory(load(values=values | {"fsdp_enable": True}).config, "cuda")
+    assert whole is not None and shared is not None
+    assert shared.total == pytest.approx(whole.total / 2, rel=1e-3)
+    remedies = list(estimate.find_remedies(load(values=values).config, "cuda", int(whole.total * 0.6)))
+    assert any("fsdp_enable=true" in remedy for remedy in remedies)

@@ -8,6 +8,7 @@ import pytest
 from flowtuner.engine.formats import find_precision_faults
 from flowtuner.engine.limits import OPTIMIZERS, find_adapter_faults, find_limits, find_optimizer_faults
 from flowtuner.engine.optim.recipes import RECIPES
+from flowtuner.engine.processes import wants_sharding
 
 
 def test_a_plain_run_has_none(configure):
@@ -103,3 +104,38 @@ def test_all_limits_come_together(configure, tmp_path):
 def test_they_are_found_without_torch():
     code = "import sys, flowtuner.engine.limits; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def refused_cut_up(configure, **options):
+    values = {"fsdp_enable": True, "num_processes": 2} | options
+    return [(fault.option, fault.allowed) for fault in find_limits(configure(**values))]
+
+
+@pytest.mark.parametrize(
+    ("options", "faults"),
+    [
+        ({}, []),
+        ({"model_type": "lora", "use_ema": True}, []),
+        ({"num_processes": 1}, [("fsdp_enable", "num_processes from 2")]),
+        ({"fsdp_version": 1}, [("fsdp_version", "2")]),
+        ({"model_type": "lora", "lora_init_type": "pissa"}, [("lora_init_type", "default, gaussian")]),
+        ({"dynamo_backend": "inductor", "controlnet": True}, [("controlnet", "false"), ("dynamo_backend", "no")]),
+    ],
+)
+def test_what_a_model_that_is_cut_up_cannot_have(configure, options, faults):
+    assert refused_cut_up(configure, **options) == faults
+
+
+def test_optimizers_that_know_no_shares_are_refused_with_those_that_do(configure):
+    [(option, allowed)] = refused_cut_up(configure, optimizer="adamw_bf16")
+    assert option == "optimizer"
+    assert "torch-adamw" in allowed
+
+
+def test_accelerates_own_file_asks_for_a_cut_up_model(configure, tmp_path):
+    file = tmp_path / "accelerate.yaml"
+    file.write_text("distributed_type: FSDP\nnum_processes: 2\nfsdp_config:\n  fsdp_version: 2\n")
+    assert wants_sharding(configure(accelerate_config=str(file)))
+    assert find_limits(configure(accelerate_config=str(file))) == []
+    file.write_text("distributed_type: FSDP\nnum_processes: 2\nfsdp_config:\n  fsdp_version: 1\n")
+    assert [fault.option for fault in find_limits(configure(accelerate_config=str(file)))] == ["fsdp_version"]

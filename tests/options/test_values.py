@@ -131,12 +131,12 @@ def test_lycoris_settings_are_read_or_built_in(desk, least):
 def test_accepted_only_names_what_has_no_effect_yet(desk, least):
     quiet = load(values=least | {"report_to": "none", "controlnet": False, "base_model_precision": "fp32"}, environ={})
     assert quiet.accepted_only() == []
-    values = least | {"report_to": "swanlab", "control": True, "optimizer": "soap", "fsdp_enable": "true"}
+    values = least | {"report_to": "swanlab", "control": True, "optimizer": "soap", "ramtorch": "true"}
     assert set(load(values=values, environ={}).accepted_only()) == {
         "report_to=swanlab",
         "control=True",
         "optimizer=soap",
-        "fsdp_enable=True",
+        "ramtorch=True",
     }
 
 

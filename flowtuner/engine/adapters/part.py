@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -19,6 +19,10 @@ class TrainedPart(ABC):
     def parameters(self) -> list[torch.nn.Parameter]:
         """The trained parameters, always in the same order."""
         return list(self._named.values())
+
+    def stand_in(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Takes other parameters, in the same order, for those that the model has had so far."""
+        self._named = dict(zip(self._named, parameters, strict=True))
 
     def state(self) -> dict[str, torch.Tensor]:
         """The trained tensors by name, not copied."""

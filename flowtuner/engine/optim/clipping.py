@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from flowtuner.engine.shares import whole
+
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
@@ -15,11 +17,11 @@ def clip_gradients(config: TrainingConfig, parameters: Sequence[torch.nn.Paramet
     """Clips as the options say (`max_grad_norm` 0 or unset: not at all) and returns the norm before."""
     limit = config.max_grad_norm
     if limit and config.grad_clip_method == "norm":
-        return clip_norm(parameters, limit)
+        return whole(clip_norm(parameters, limit))
     norm = measure_norm(parameters)
     if limit:
         clip_value(parameters, limit)
-    return norm
+    return whole(norm)
 
 
 def clip_norm(parameters: Sequence[torch.nn.Parameter], limit: float) -> torch.Tensor:

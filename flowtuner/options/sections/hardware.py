@@ -48,8 +48,10 @@ class HardwareOptions(Section):
         "Compiles one block of each kind instead of the whole model: the first step comes sooner. Empty: on a GPU.",
     )
     deepspeed_config: dict[str, Any] | str | None = option(None, "DeepSpeed settings.", accepted=True)
-    fsdp_enable: bool = option(False, "Shards the model over GPUs (FSDP).", accepted=True)
-    fsdp_version: int = option(2, "Version of FSDP.", ge=1, le=2, accepted=True)
+    fsdp_enable: bool = option(
+        False, "Cuts weights, gradients and the optimizer's state up over all processes (FSDP2); full and LoRA."
+    )
+    fsdp_version: int = option(2, "Version of FSDP; 2 is built.", ge=1, le=2)
     context_parallel_size: int | None = option(None, "GPUs that share one sample.", ge=1, accepted=True)
     enable_group_offload: bool = option(False, "Moves groups of layers to the CPU in turn.", accepted=True)
     ramtorch: bool = option(False, "Keeps weights in main memory (CUDA only).", accepted=True)

@@ -11,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from flowtuner.engine.shares import share_like
 from flowtuner.errors import CheckpointError
 
 MODEL_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -45,7 +46,17 @@ def save_model(model: Any, target: Path, state: Mapping[str, torch.Tensor] | Non
     """Writes a diffusers model in `save_pretrained` layout, always as one file; `state` replaces some tensors."""
     target.mkdir(parents=True, exist_ok=True)
     model.save_config(target)
-    write_weights(target / MODEL_WEIGHTS, {**model.state_dict(), **(state or {})}, {"format": "pt"})
+    write_weights(target / MODEL_WEIGHTS, {**_present_state(model), **(state or {})}, {"format": "pt"})
+
+
+def _present_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    # What `state_dict` says, but without its hooks, which cut a model up again that was made whole to be saved.
+    state: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        for name, tensor in module.named_buffers(prefix, recurse=False):
+            if name.rpartition(".")[2] not in module._non_persistent_buffers_set:
+                state[name] = tensor
+    return state
 
 
 def copy_into(named: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], origin: Path) -> None:
@@ -63,7 +74,7 @@ def copy_into(named: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Ten
         )
     with torch.no_grad():
         for name, tensor in named.items():
-            tensor.copy_(tensors[name])
+            tensor.copy_(share_like(tensors[name], tensor))
 
 
 def _sort_metadata(path: Path) -> None:
