@@ -20,6 +20,8 @@ from flowtuner.errors import Fault, PublishError
 from flowtuner.publishing.manifest import Manifest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from blocks.parts.container import ContainerStore
 
 MIB = 1 << 20
@@ -54,7 +56,7 @@ class AzureDestination(KeptDestination):
     spellings: ClassVar[Mapping[str, str]] = MappingProxyType({"container_name": "container"})
     secret_keys: ClassVar[frozenset[str]] = frozenset({"connection_string", "account_key", "sas_token"})
 
-    container: str = Field(description="The container; it must exist.")
+    container: str = Field(description="The container; made before training if it is not there and may be made.")
     connection_string: SecretStr | None = Field(None, description="Connection string, as the portal shows it.")
     account_name: str | None = Field(None, description="Name of the storage account.")
     account_url: str | None = Field(
@@ -169,6 +171,12 @@ class AzureDestination(KeptDestination):
 
     def _open_store(self, manifest: Manifest | None = None) -> ContainerStore:
         return self._open(manifest, CONNECT_TIMEOUT_S, READ_TIMEOUT_S, ATTEMPTS)
+
+    def probe(self, output_dir: Path | None = None) -> None:
+        """Proves write access as all do, in a container that is made if need be."""
+        with self._translated(), self._open_probe_store() as store:
+            store.make_container()
+        super().probe(output_dir)
 
     def _open_probe_store(self) -> ContainerStore:
         return self._open(None, PROBE_CONNECT_TIMEOUT_S, PROBE_READ_TIMEOUT_S, PROBE_ATTEMPTS)

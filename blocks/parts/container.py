@@ -68,6 +68,22 @@ class ContainerStore:
         self._express.close()
         self.client.close()
 
+    def make_container(self) -> None:
+        """Makes the container where there is none; one that may not be looked at is taken to be there."""
+        from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+
+        try:
+            self.client.get_container_properties()
+        except ResourceNotFoundError as missing:
+            try:
+                self.client.create_container()
+            except ResourceExistsError:
+                return  # another run was faster
+            except HttpResponseError:
+                raise missing from None
+        except HttpResponseError:
+            return  # a signature for writing alone: the write shows what it is worth
+
     def blob(self, key: str) -> Any:
         """The SDK's client for one blob."""
         return self.client.get_blob_client(self.terms.key(key))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.core.exceptions import HttpResponseError
 from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
 
 from blocks import azure as azure_module
@@ -214,8 +215,6 @@ def test_two_runs_at_the_same_place_are_noticed(azure: ContainerClient, azure_po
 def test_the_probe_leaves_nothing_and_names_what_is_wrong(azure: ContainerClient, azure_port: int) -> None:
     open_destination(azure_port).probe()
     assert blobs_in(azure) == {}
-    with pytest.raises(PublishError, match="Create the container"):
-        open_destination(azure_port, container="nobodys").probe()
     canary = base64.b64encode(b"canary").decode()
     with pytest.raises(PublishError, match="Check account_key") as caught:
         open_destination(azure_port, connection_string=connection_string(azure_port, canary)).probe()
@@ -223,6 +222,24 @@ def test_the_probe_leaves_nothing_and_names_what_is_wrong(azure: ContainerClient
     other = connection_string(azure_port).replace(ACCOUNT, "nobody1")
     with pytest.raises(PublishError, match="correct account_name"):
         open_destination(azure_port, connection_string=other).probe()
+
+
+def test_a_container_that_is_not_there_is_made_before_training(
+    azure: ContainerClient, azure_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **settings: Any) -> None:
+        raise HttpResponseError("this credential may not make containers")
+
+    destination = open_destination(azure_port, container="not-there-yet")
+    made = ContainerClient.from_connection_string(connection_string(azure_port), "not-there-yet")
+    with monkeypatch.context() as patch:
+        patch.setattr(ContainerClient, "create_container", refuse)
+        with pytest.raises(PublishError, match="Create the container or correct `container`"):
+            destination.probe()
+    for _ in range(2):
+        destination.probe()
+        assert blobs_in(made) == {}
+    made.delete_container()
 
 
 def test_an_account_that_nobody_knows_is_said_to_be_away() -> None:

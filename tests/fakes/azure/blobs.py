@@ -111,9 +111,14 @@ class _Handler(BaseHTTPRequestHandler):
         if query.get("restype") == "container" and self.command == "PUT":
             self.server.containers.setdefault(container, {})
             return 201, {}, b""
+        if query.get("restype") == "container" and self.command == "DELETE":
+            self.server.containers.pop(container, None)
+            return 202, {}, b""
         if container not in self.server.containers:
             raise _Refused(404, "ContainerNotFound")
         blobs = self.server.containers[container]
+        if query.get("restype") == "container" and "comp" not in query:
+            return 200, {}, b""
         if query.get("comp") == "list":
             return 200, {"Content-Type": "application/xml"}, _list(blobs, query)
         return getattr(self, f"_{self.command.lower()}")(blobs, name, query, body)
