@@ -11,7 +11,7 @@ from flowtuner.engine.events import METRIC, NOTIFICATION, PROGRESS, PUBLISH, SCR
 from flowtuner.options import LoadedConfig
 from tasks.page import text
 from tasks.page.chart import draw_curve
-from tasks.page.sheet import shrink
+from tasks.page.sheet import shrink, shrink_films
 
 KEPT_POINTS = 4000
 
@@ -89,8 +89,10 @@ class PageContent:
     def _show_validation(self, data: dict[str, Any]) -> None:
         path = Path(data["sheet"]) if data.get("sheet") else None
         sheet = shrink(path) if path and path.is_file() else None
-        if sheet or data.get("error"):
-            markdown = text.describe_validation(data["step"], sheet, data.get("prompts", ()), data.get("error"))
+        films = shrink_films([Path(film) for film in data.get("videos", ())])
+        if sheet or films or data.get("error"):
+            prompts, error = data.get("prompts", ()), data.get("error")
+            markdown = text.describe_validation(data["step"], sheet, prompts, error, films)
             self._put("validation", "markdown", markdown, f"Validation at step {data['step']}")
 
     def _show_published(self, data: dict[str, Any]) -> None:

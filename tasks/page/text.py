@@ -23,11 +23,14 @@ def describe_metrics(rows: Sequence[Mapping[str, Any]], curve: bytes | None) -> 
     return picture + table(("step", "loss", "learning rate", "gradient norm"), lines)
 
 
-def describe_validation(step: int, sheet: bytes | None, prompts: Sequence[str], error: str | None = None) -> str:
-    """The contact sheet and its prompts, and what went wrong."""
+def describe_validation(
+    step: int, sheet: bytes | None, prompts: Sequence[str], error: str | None = None, films: Sequence[bytes] = ()
+) -> str:
+    """The contact sheet and its prompts, the films, and what went wrong."""
+    moving = "".join(f"![film {number}]({data_uri(film, 'gif')})\n\n" for number, film in enumerate(films, 1))
     picture = f"![validation at step {step}]({data_uri(sheet, 'jpeg')})\n\n" if sheet else ""
     warning = f"**Not complete:** {error}\n\n" if error else ""
-    return warning + picture + "\n".join(f"- {prompt or '(empty prompt)'}" for prompt in prompts)
+    return warning + moving + picture + "\n".join(f"- {prompt or '(empty prompt)'}" for prompt in prompts)
 
 
 def describe_published(rows: Iterable[Mapping[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from flowtuner.options import load
 from tasks.page import text
 from tasks.page.chart import draw_curve, thin, ticks
 from tasks.page.content import KEPT_POINTS, PageContent
-from tasks.page.sheet import shrink
+from tasks.page.sheet import shrink, shrink_films
 
 
 def test_the_curve_is_a_small_picture_of_all_finite_losses() -> None:
@@ -48,6 +48,35 @@ def test_a_large_sheet_is_shrunk_until_it_fits(tmp_path: Path) -> None:
     jpeg = shrink(tmp_path / "sheet.png")
     assert len(base64.b64encode(jpeg)) <= 200_000
     assert Image.open(io.BytesIO(jpeg)).format == "JPEG"
+
+
+def write_film(path: Path, edge: int, frames: int) -> Path:
+    first, *rest = [Image.effect_noise((edge, edge // 2), 200).convert("RGB") for _ in range(frames)]
+    first.save(path, "GIF", save_all=True, append_images=rest, duration=100)
+    return path
+
+
+def test_films_are_shrunk_until_they_fit_together_and_still_move(tmp_path: Path) -> None:
+    paths = [write_film(tmp_path / f"{number}.gif", 256, 24) for number in range(5)]
+    films = shrink_films([tmp_path / "gone.gif", *paths])
+    assert len(films) == 4
+    assert sum(map(len, films)) <= 150_000
+    for film in films:
+        shown = Image.open(io.BytesIO(film))
+        assert shown.n_frames > 1
+        assert shown.width == 2 * shown.height
+        assert abs(shown.n_frames * shown.info["duration"] - 2400) <= 2400 / 4
+    [alone] = shrink_films([write_film(tmp_path / "small.gif", 32, 4)])
+    assert (Image.open(io.BytesIO(alone)).size, Image.open(io.BytesIO(alone)).n_frames) == ((32, 16), 4)
+
+
+def test_the_page_shows_films_and_pictures(tmp_path: Path) -> None:
+    content = PageContent()
+    film = write_film(tmp_path / "film.gif", 32, 3)
+    content.take_note(VALIDATION, {"step": 3, "sheet": None, "videos": [str(film)], "prompts": ["a fox"]})
+    (artifact,) = content.take()
+    assert "data:image/gif;base64," in str(artifact.data)
+    assert "- a fox" in str(artifact.data)
 
 
 def test_a_cell_cannot_break_its_table() -> None:
