@@ -100,7 +100,7 @@ def _train_by_hand(loaded: LoadedConfig) -> None:
         position = engine.prepare()
         for leg in legs(loaded.config, position.step, position.total_steps, position.steps_per_epoch):
             engine.train(leg.until)
-            engine.save_checkpoint()
+            engine.save_checkpoint(waits=False)
 
 
 def _plain(loaded: LoadedConfig) -> dict[str, Any]:
