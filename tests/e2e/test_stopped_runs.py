@@ -51,8 +51,10 @@ def test_a_stopped_run_goes_on_elsewhere_and_ends_with_the_same_bytes(tiny_run: 
     log, at = here / "logs" / "events.jsonl", random.randint(1, STEPS - 3)
     with start(values | {"output_dir": str(here), "publishing_config": [entry]}, tmp_path) as process:
         stop = threading.Event()
-        threading.Timer(600, stop.set).start()
+        patience = threading.Timer(600, stop.set)
+        patience.start()
         next(event for event in follow_events(log, 0, stop, 0.01) if event.type == METRIC and event.data["step"] >= at)
+        patience.cancel()  # otherwise the tests' own process would wait for it at its end
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=600)
     assert process.returncode == 75, said
