@@ -25,7 +25,7 @@ def test_the_usual_options_come_first_and_nothing_is_preset() -> None:
 
 def test_options_without_an_effect_are_left_out() -> None:
     fields = form_schema()["properties"]
-    assert "fsdp_enable" not in fields
+    assert "ramtorch" not in fields
     assert {"use_ema", "gradient_checkpointing", "caption_dropout_probability"} <= fields.keys()
     assert "ema_validation" not in fields  # has one choice so far
     assert fields["mixed_precision"]["enum"] == ["no", "fp16", "bf16"]  # not fp8
