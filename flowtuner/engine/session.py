@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
@@ -19,13 +18,14 @@ from flowtuner.engine.card import CardFacts, write_papers
 from flowtuner.engine.events import CHECKPOINT, NOTIFICATION, STAGE, VALIDATION
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
+from flowtuner.engine.flag import Flag
 from flowtuner.engine.library import Library
 from flowtuner.engine.lock import OutputLock
 from flowtuner.engine.loop import NEVER, Trainer, train
 from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.plan import count_steps, steps_per_epoch
 from flowtuner.engine.precision import Precision, resolve_precision
-from flowtuner.engine.ranks import Ranks
+from flowtuner.engine.ranks import Ranks, Wish
 from flowtuner.engine.run import Portion, RunSpec
 from flowtuner.engine.sealing import Sealer
 from flowtuner.engine.seed import choose_seed
@@ -42,12 +42,12 @@ class Session:
         self,
         spec: RunSpec,
         emit: Emit,
-        stop: threading.Event,
+        stop: Wish,
         ranks: Ranks = Ranks(),  # noqa: B008
-        pause: threading.Event | None = None,
+        pause: Flag | None = None,
     ) -> None:
         self._ranks = ranks
-        self._pause = pause or threading.Event()
+        self._pause = pause or Flag()
         self.config = spec.loaded.config
         self.output_dir = spec.output_dir
         self._spec = spec

@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 from flowtuner import errors
 from flowtuner.engine.crew import GATHERING, SHARED, Crew, die_with
 from flowtuner.engine.events import NOTIFICATION
+from flowtuner.engine.flag import Flag
 from flowtuner.engine.processes import count_processes, wants_sharding
 from flowtuner.engine.run import DATA_KEYS_VARIABLE, Command, RunSpec
 
@@ -47,8 +48,8 @@ class Orders:
     """The way down: a queue of commands, and the wishes to stop and to pause, which overtake them."""
 
     def __init__(self, file: IO[str]) -> None:
-        self.stop = threading.Event()
-        self.pause = threading.Event()
+        self.stop = Flag()
+        self.pause = Flag()
         self._file = file
         self._queue: queue.Queue[Command | None] = queue.Queue()
         signal.signal(signal.SIGTERM, self._on_signal)

@@ -128,3 +128,33 @@ def test_an_engine_that_still_saves_is_not_cut_short(tiny_run, monkeypatch):
         assert engine.close().step == 3
     (newest,) = checkpoints.list_checkpoints(spec.output_dir)
     assert checkpoints.find_faults(newest) == []
+
+
+def test_a_hail_of_signals_ends_in_one_saved_checkpoint(tiny_run, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(FAKE_ENGINE), prepend=os.pathsep)
+    monkeypatch.setenv("FAKE_ENGINE", "")
+    spec = spec_of(tiny_run | {"max_train_steps": 10_000_000})
+    with HailedEventLog(spec.event_log) as log, Engine(spec, log) as engine:
+        log.engine = engine
+        engine.prepare()
+        assert engine.train(10_000_000).stopped
+        pid = engine.pid
+        assert pid is None or wait_for_end(pid, timeout_s=20)
+    (newest,) = checkpoints.list_checkpoints(spec.output_dir)
+    assert checkpoints.find_faults(newest) == []
+
+
+class HailedEventLog(EventLog):
+    """A log that sends the engine signals without a pause once it trains."""
+
+    def __init__(self, path):
+        super().__init__(path, "run")
+        self.engine = None
+        self._has_hailed = False
+
+    def append(self, type, data):
+        if type == METRIC and not self._has_hailed:
+            self._has_hailed = True
+            for _ in range(2000):
+                os.kill(self.engine.pid, signal.SIGTERM)
+        return super().append(type, data)
