@@ -11,7 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
 from flowtuner.engine.preflight import estimate_checkpoint, inspect_run
-from flowtuner.errors import ConfigError, Fault
+from flowtuner.engine.sizing.measure import look_closer
+from flowtuner.errors import ConfigError, EngineFault, Fault
 from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.checks import check_publishing
 from flowtuner.publishing.preflight import Inspection, inspect_publishing
@@ -48,9 +49,27 @@ def check_run(
             faults.append(Fault(finding.check, None, "", finding.message, suggestion=finding.fix))
         else:
             get_run_logger().warning("%s", finding)
+    faults += [] if faults else _inspect_memory(loaded)
     found = inspect_publishing(loaded, estimate_checkpoint(loaded.config)) if will_publish else Inspection()
     for warning in found.warnings:
         get_run_logger().warning("%s", warning)
     if faults := [*faults, *found.faults, *find_faults(loaded.config.webhook_config)]:
         raise ConfigError(faults)
     return CheckedRun(loaded, found, will_publish=will_publish)
+
+
+def _inspect_memory(loaded: LoadedConfig) -> list[Fault]:
+    """Refuses what will not fit, in seconds: a step is gone through without being computed."""
+    try:
+        sizing = look_closer(loaded)
+    except EngineFault as error:
+        get_run_logger().warning("%s; whether the run fits will be seen", error)
+        return []
+    if sizing is None:
+        return []
+    for line in sizing.describe():
+        get_run_logger().info("%s", line)
+    if sizing.fits:
+        return []
+    problem, remedy = sizing.refuse()
+    return [Fault("memory", None, "", problem, suggestion=remedy)]

@@ -18,6 +18,7 @@ COMMANDS = MappingProxyType(
     {
         "train": "train a model: check, cache, train, validate, publish",
         "check": "find everything that is wrong with a configuration, start nothing",
+        "estimate": "what a run takes of memory, disk and time",
         "config": "show the resolved options (show) or their schema (schema)",
         "cache": "encode captions and pictures only (or: cache explain FILE)",
         "publish": "publish a finished run or a checkpoint again (or: publish verify, repair, list)",

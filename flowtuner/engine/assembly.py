@@ -42,6 +42,8 @@ RANK = 3
 EMA_STATE = "ema.bin"
 SCALER = "scaler.pt"
 
+Load = Callable[[torch.dtype, torch.device], torch.nn.Module]
+
 
 def assemble(
     config: TrainingConfig,
@@ -52,13 +54,18 @@ def assemble(
     total_steps: int,
     make_feed: Callable[[int], Feed],
     ranks: Ranks = Ranks(),  # noqa: B008  frozen
+    load: Load | None = None,
 ) -> Trainer:
-    """Loads the model and builds everything a step needs; the same seed builds the same trainer."""
+    """Loads the model and builds everything a step needs; the same seed builds the same trainer.
+
+    The family loads the model, or `load` instead.
+    """
     seed_everything(seed)
     _leave_out_cudnn_attention()
     is_cut_up = wants_sharding(config)
     # Cutting a model up moves it, block by block, to where it computes.
-    model = _load_base(config, family, precision, torch.device("cpu") if is_cut_up else device)
+    place = torch.device("cpu") if is_cut_up else device
+    model = _load_base(config, load or family.load_model, precision, place)
     part = attach(model, config, family, precision)
     compile_model(model, config)
     sharding = _cut_up(model, part, ranks, device) if is_cut_up else None
@@ -97,10 +104,10 @@ def _leave_out_cudnn_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def _load_base(config: TrainingConfig, family: Family, precision: Precision, device: torch.device) -> torch.nn.Module:
+def _load_base(config: TrainingConfig, load: Load, precision: Precision, device: torch.device) -> torch.nn.Module:
     if is_quantised(config):
-        return quantise_base(family.load_model, precision.base, device, config)
-    return family.load_model(precision.base, device)
+        return quantise_base(load, precision.base, device, config)
+    return load(precision.base, device)
 
 
 def write_parts(trainer: Trainer, folder: Path | None, random_states: Sequence[bytes] = ()) -> None:

@@ -1,7 +1,7 @@
 """What a run needs at the very least, before anything is loaded: read from the headers of the weights' files.
 
 Weights, gradients, the optimizer's state and the average are counted exactly; what one step computes with comes on top
-and is not, so that "will not fit" is certain and "fits" is not said.
+and is `sizing`'s to count, so that "will not fit" is certain here and "fits" is not said.
 """
 
 from __future__ import annotations
@@ -107,8 +107,11 @@ class Estimate:
         return ", ".join(f"{size / GIB:.2f} GiB for {what}" for what, size in parts.items() if size)
 
 
-def estimate_memory(config: TrainingConfig, device: str) -> Estimate | None:
-    """The least that a run needs on `cpu` or `cuda`; None where the weights are not on this disk."""
+def estimate_memory(config: TrainingConfig, device: str, trained: int | None = None) -> Estimate | None:
+    """The least that a run needs on `cpu` or `cuda`; None where the weights are not on this disk.
+
+    How many numbers an adapter or a ControlNet trains may be known already.
+    """
     shapes = read_shapes(config)
     if not shapes:
         return None
@@ -118,7 +121,8 @@ def estimate_memory(config: TrainingConfig, device: str) -> Estimate | None:
     if config.model_type == "full" and not config.controlnet:
         trained, width, adapter = elements, BYTES[formats.base], 0
     else:
-        trained, width = _adapter_elements(config, shapes), BYTES[formats.adapter]
+        width = BYTES[formats.base if config.controlnet else formats.adapter]
+        trained = _adapter_elements(config, shapes) if trained is None else trained
         adapter = trained * width
     is_elsewhere = device != "cpu" and (config.ema_cpu_only or config.ema_device == "cpu")
     average = trained * 4 if config.use_ema and not is_elsewhere else 0

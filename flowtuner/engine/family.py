@@ -131,6 +131,18 @@ class Family(ABC):
     def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
         """Loads the model to train, in evaluation mode and without gradients' extras."""
 
+    @abstractmethod
+    def build_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        """The model to train as its configuration has it, with random weights or, on torch's meta device, none."""
+
+    @abstractmethod
+    def build_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
+        """The autoencoder, likewise."""
+
+    @abstractmethod
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """The shapes in the row of a prompt with so many tokens, by name, as this model is made to read them."""
+
     def add_references(self, text: Rows, references: Sequence[torch.Tensor]) -> Rows:
         """The row of a prompt with the latents (C, H, W) of the pictures that are to be drawn after."""
         raise ModelError(f"the family {self.name} draws from text alone: it cannot be trained on pairs of pictures.")

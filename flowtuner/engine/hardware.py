@@ -10,6 +10,7 @@ from pathlib import Path
 
 QUERY = ("--query-gpu=index,name,memory.total,memory.used,utilization.gpu", "--format=csv,noheader,nounits")
 TIMEOUT_S = 5.0
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,13 @@ def read_memory_percent() -> float | None:
 
 
 def read_memory_bytes() -> int:
-    """How much memory there is; 0 where the kernel does not say."""
-    return _read_memory().get("MemTotal", 0) << 10
+    """How much memory there is for this process; 0 where the kernel does not say."""
+    here = _read_memory().get("MemTotal", 0) << 10
+    try:
+        allowed = int(CONTAINER_LIMIT.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # "max": the container, if there is one, has no limit of its own
+        return here
+    return min(here, allowed)
 
 
 def _read_memory() -> dict[str, int]:

@@ -67,6 +67,17 @@ def test_check_lists_everything_at_once_as_json(config_file, capsys):
     assert "train_batch_size" in second
 
 
+def test_an_estimate_says_what_a_run_takes_and_starts_nothing(config_file, tmp_path, capsys):
+    flags = ["--config", str(config_file), "--no-probe"]
+    assert main(["estimate", *flags, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fits"] and answer["peak"] == max(answer["phases"].values()) and answer["seconds"] is None
+    assert answer["parts"]["optimizer"] == 2 * answer["parts"]["gradients"] > 0
+    assert not (tmp_path / "output" / "logs").exists()
+    assert main(["estimate", *flags, "--train_batch_size=0"]) == 2
+    assert "train_batch_size" in capsys.readouterr().err
+
+
 def test_a_dry_run_starts_nothing(config_file, home, capsys):
     assert main(["train", "--config", str(config_file), "--dry-run"]) == 0
     assert "Ready to train" in capsys.readouterr().out

@@ -24,6 +24,7 @@ from flowtuner.engine.precision import resolve_precision
 from flowtuner.options import TrainingConfig
 
 CPU = torch.device("cpu")
+META = torch.device("meta")
 # One around a U-Net, one that predicts noise, one that matches flows; the slow lane tries what is costly with all.
 REPRESENTATIVES = ("sd1x", "pixart_sigma", "flux")
 costly = pytest.mark.parametrize(
@@ -157,6 +158,19 @@ def test_text_rows_have_their_own_length(loaded):
     for name, tensor in loaded.rows[0].items():
         assert tensor.shape == alone[name].shape
         torch.testing.assert_close(tensor, alone[name], atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_and_its_text_are_known_before_anything_is_loaded(loaded):
+    """What a run needs is counted with a model without weights and rows that no encoder made."""
+    there, built = loaded.family.load_model(torch.float32, CPU), loaded.family.build_model(torch.float32, META)
+    shapes = {name: tensor.shape for name, tensor in built.state_dict().items()}
+    assert shapes == {name: tensor.shape for name, tensor in there.state_dict().items()}
+    assert all(tensor.device == META for tensor in built.parameters())
+    for prompt, row in zip(PROMPTS, loaded.rows, strict=True):
+        tokens = len(row["prompt_embeds"])
+        said = loaded.family.text_shapes(built, tokens)
+        assert said == {name: tuple(tensor.shape) for name, tensor in row.items()}, prompt
+    assert loaded.family.build_vae(torch.bfloat16, CPU).encode(loaded.pixels[:1]).shape == loaded.latents[:1].shape
 
 
 def test_padding_to_the_longest_prompt_of_the_batch_changes_nothing(loaded):

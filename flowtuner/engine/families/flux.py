@@ -94,6 +94,12 @@ class Flux(PipelineFamily):
         low, high = self.config.flux_guidance_min, self.config.flux_guidance_max
         return {"guidance": low + (high - low) * torch.rand(count, generator=generator, device=generator.device)}
 
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """T5's states, padded to the longest prompt, and CLIP's summary."""
+        config = model.config
+        pooled = (config.pooled_projection_dim,)
+        return {"prompt_embeds": (self.max_text_tokens, config.joint_attention_dim), "pooled_prompt_embeds": pooled}
+
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted direction from picture to noise."""
         from flowtuner.engine.families.parts.flux_tokens import predict

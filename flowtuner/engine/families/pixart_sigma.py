@@ -65,6 +65,10 @@ class PixArtSigma(PipelineFamily):
         embeds, mask = pad_rows(rows)
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """T5's states."""
+        return {"prompt_embeds": (tokens, model.config.caption_channels)}
+
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted noise; the learned variance in the other half of the channels is not trained."""
         output: torch.Tensor = model(

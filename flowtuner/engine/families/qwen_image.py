@@ -61,6 +61,10 @@ class QwenImage(PipelineFamily):
         embeds, mask = pad_rows(rows)
         return {"prompt_embeds": embeds} | ({} if bool(mask.all()) else {MASK: mask})
 
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """The states of Qwen2.5-VL."""
+        return {"prompt_embeds": (tokens, model.config.joint_attention_dim)}
+
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted direction from picture to noise."""
         from flowtuner.engine.families.parts.packing import pack, unpack

@@ -58,6 +58,10 @@ class Sana(PipelineFamily):
         embeds, mask = pad_rows(rows)
         return {"prompt_embeds": embeds, "prompt_attention_mask": mask}
 
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """Gemma's states."""
+        return {"prompt_embeds": (tokens, model.config.caption_channels)}
+
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted direction from picture to noise."""
         settings: Any = model.config

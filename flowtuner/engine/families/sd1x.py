@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, TextPart
-from flowtuner.engine.families.parts.unet import UNetFamily, control_of
+from flowtuner.engine.families.parts.unet import UNetFamily, control_of, settings_of
 from flowtuner.engine.family import Rows, TextEncoder
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class StableDiffusion1(UNetFamily):
         from flowtuner.engine.families.parts.clip import ClipTokens
 
         return ClipTokens(parts["tokenizer"], parts["text_encoder"], self.max_text_tokens, self.config.clip_skip or 0)
+
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """CLIP's states, padded to the longest prompt."""
+        return {"prompt_embeds": (self.max_text_tokens, settings_of(model).cross_attention_dim)}
 
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted noise or velocity."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from flowtuner.options import TrainingConfig
 
+CLIP_TOKENS = 77
 TEXT_TOKENS = 256
 TINY_TEXT_TOKENS = 24
 
@@ -62,6 +63,12 @@ class StableDiffusion3(PipelineFamily):
         t5 = (parts["tokenizer_3"], parts["text_encoder_3"]) if parts["text_encoder_3"] else None
         width = read_settings(self, self.component)["joint_attention_dim"]
         return ClipsAndT5(clips, t5, width, self.max_text_tokens)
+
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """The states of CLIP and T5, both padded, and the summaries of both CLIPs."""
+        config = model.config
+        states = (CLIP_TOKENS + self.max_text_tokens, config.joint_attention_dim)
+        return {"prompt_embeds": states, "pooled_prompt_embeds": (config.pooled_projection_dim,)}
 
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted direction from picture to noise."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flowtuner.engine.families.parts.pipeline import SCHEDULER, Part, TextPart
-from flowtuner.engine.families.parts.unet import UNetFamily, control_of
+from flowtuner.engine.families.parts.unet import UNetFamily, control_of, settings_of
 from flowtuner.engine.family import Rows, TextEncoder
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 TIME_IDS = "time_ids"
 PIXELS_PER_LATENT = 8
+NUMBERS = 6
+"""How many numbers describe a picture's size and crop."""
 
 
 class StableDiffusionXL(UNetFamily):
@@ -56,6 +58,13 @@ class StableDiffusionXL(UNetFamily):
         left, top, width, height = plan.crop
         # Whole numbers stay exact in runs that compute with few bits.
         return {TIME_IDS: torch.tensor([plan.resize[1], plan.resize[0], top, left, height, width])}
+
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """The states of both CLIPs, padded, and the summary of the second."""
+        config = settings_of(model)
+        pooled = config.projection_class_embeddings_input_dim - NUMBERS * config.addition_time_embed_dim
+        states = (self.max_text_tokens, config.cross_attention_dim)
+        return {"prompt_embeds": states, "pooled_prompt_embeds": (pooled,)}
 
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted noise or velocity; a picture that is not described counts as whole."""

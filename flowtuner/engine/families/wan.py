@@ -69,6 +69,10 @@ class Wan(PipelineFamily):
         padded = [torch.nn.functional.pad(one, (0, 0, 0, self.max_text_tokens - len(one))) for one in embeds]
         return {"prompt_embeds": torch.stack(padded)}
 
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """UMT5's states."""
+        return {"prompt_embeds": (tokens, model.config.text_dim)}
+
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted direction from film to noise."""
         prediction: torch.Tensor = model(

@@ -50,6 +50,10 @@ class ZImage(PipelineFamily):
         embeds, mask = pad_rows(rows)
         return {"prompt_embeds": embeds, "prompt_lengths": mask.sum(dim=1)}
 
+    def text_shapes(self, model: Any, tokens: int) -> Mapping[str, tuple[int, ...]]:
+        """The states of Qwen3."""
+        return {"prompt_embeds": (tokens, model.config.cap_feat_dim)}
+
     def predict(self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, text: Rows) -> torch.Tensor:
         """The predicted direction from picture to noise: the model's own answer the other way round."""
         import torch

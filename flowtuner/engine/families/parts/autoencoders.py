@@ -8,6 +8,8 @@ import torch
 
 from flowtuner.engine.family import Vae
 
+CHANNELS = (1, -1, 1, 1, 1)
+
 
 class KlVae(Vae):
     """AutoencoderKL: latents are shifted and scaled by one number each."""
@@ -65,23 +67,27 @@ class VideoVae(Vae):
     def __init__(self, module: Any, scale: int) -> None:
         self.module = module
         self.scale = scale
-        shape = (1, -1, 1, 1, 1)
-        self._mean = torch.tensor(module.config.latents_mean, device=module.device).reshape(shape)
-        self._deviation = torch.tensor(module.config.latents_std, device=module.device).reshape(shape)
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """The mode of the posterior, normalised."""
         mode = self.module.encode(pixels.to(self.module.device, self.module.dtype)).latent_dist.mode()
-        latents: torch.Tensor = (mode - self._mean) / self._deviation
+        latents: torch.Tensor = (mode - self._mean(mode.device)) / self._deviation(mode.device)
         return latents.to(mode.dtype)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Films from normalised latents."""
-        plain = latents.to(self.module.device) * self._deviation + self._mean
+        device = self.module.device
+        plain = latents.to(device) * self._deviation(device) + self._mean(device)
         pixels: torch.Tensor = self.module.decode(plain.to(self.module.dtype), return_dict=False)[0]
         return pixels
+
+    def _mean(self, device: torch.device) -> torch.Tensor:
+        return torch.tensor(self.module.config.latents_mean, device=device).reshape(CHANNELS)
+
+    def _deviation(self, device: torch.device) -> torch.Tensor:
+        return torch.tensor(self.module.config.latents_std, device=device).reshape(CHANNELS)
 
 
 class FilmVae(VideoVae):

@@ -87,6 +87,20 @@ def load_part(family: PipelineFamily, name: str, dtype: torch.dtype, device: tor
     return module.to(device).eval()
 
 
+def build_part(family: PipelineFamily, name: str, dtype: torch.dtype, device: torch.device) -> Any:
+    """A part as its configuration has it, with random weights; on the meta device with none."""
+    import diffusers
+    import torch
+
+    settings, usual = read_settings(family, name), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # at once in its own format: in float32 a large model might not fit
+    try:
+        with device, loading(family, name):
+            return getattr(diffusers, family.parts[name].loads).from_config(settings).eval()
+    finally:
+        torch.set_default_dtype(usual)
+
+
 def _stand_text_encoder(family: PipelineFamily, name: str, module: Any) -> Any:
     precision = find_text_precision(family.config, name)
     if precision == "no_change":

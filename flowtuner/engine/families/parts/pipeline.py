@@ -77,7 +77,15 @@ class PipelineFamily(Family):
         """Loads the autoencoder, with the memory savers that the options ask for."""
         from flowtuner.engine.families.parts.loading import load_part
 
-        module = load_part(self, "vae", dtype, device)
+        return self._dress_vae(load_part(self, "vae", dtype, device))
+
+    def build_vae(self, dtype: torch.dtype, device: torch.device) -> Vae:
+        """An autoencoder of the source's kind and size."""
+        from flowtuner.engine.families.parts.loading import build_part
+
+        return self._dress_vae(build_part(self, "vae", dtype, device))
+
+    def _dress_vae(self, module: Any) -> Vae:
         if self.config.vae_enable_tiling:
             module.enable_tiling()
         if self.config.vae_enable_slicing:
@@ -94,7 +102,17 @@ class PipelineFamily(Family):
         """Loads the part that is trained."""
         from flowtuner.engine.families.parts.loading import load_part
 
-        model: torch.nn.Module = load_part(self, self.component, dtype, device)
+        return self.complete_model(load_part(self, self.component, dtype, device))
+
+    def build_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
+        """A model of the source's kind and size."""
+        from flowtuner.engine.families.parts.loading import build_part
+
+        with device:
+            return self.complete_model(build_part(self, self.component, dtype, device))
+
+    def complete_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The model with what stands beside it while it is trained."""
         return model
 
     def collate_text(self, rows: Sequence[Rows]) -> Rows:

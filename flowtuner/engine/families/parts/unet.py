@@ -33,11 +33,10 @@ class UNetFamily(PipelineFamily):
         super().__init__(source, config)
         self.takes_references = config.controlnet
 
-    def load_model(self, dtype: torch.dtype, device: torch.device) -> torch.nn.Module:
-        """Loads the U-Net; with a ControlNet beside it if one is to be trained."""
+    def complete_model(self, model: torch.nn.Module) -> torch.nn.Module:
+        """The U-Net; with a ControlNet beside it if one is to be trained."""
         from flowtuner.engine.families.parts.controlnet import load_controlled
 
-        model = super().load_model(dtype, device)
         return load_controlled(self, model) if self.config.controlnet else model
 
     def add_references(self, text: Rows, references: Sequence[torch.Tensor]) -> Rows:
@@ -94,6 +93,11 @@ class UNetFamily(PipelineFamily):
 def control_of(text: Rows) -> Rows:
     """What a model with a ControlNet is called with besides its text."""
     return {"control": text["reference_control"]} if "reference_control" in text else {}
+
+
+def settings_of(model: Any) -> Any:
+    """The U-Net's own configuration, also where a ControlNet stands beside it."""
+    return getattr(model, "base", model).config
 
 
 def build_unet(cross_width: int, **extra: Any) -> Any:

@@ -1,0 +1,68 @@
+"""What lies on the disk already, and what a run will write there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flowtuner.engine.formats import is_quantised
+from flowtuner.engine.processes import count_processes
+from flowtuner.options import TrainingConfig
+
+if TYPE_CHECKING:
+    from flowtuner.engine.estimate import Estimate
+    from flowtuner.engine.family import Family
+    from flowtuner.engine.sizing.simulation import Peaks
+    from flowtuner.engine.sizing.work import Work
+
+WEIGHTS = "*.safetensors"
+
+
+def count_part(family: Family, name: str) -> int:
+    """The bytes of a part's files; 0 where they are not on this disk."""
+    folder = Path(family.companions).expanduser() / name
+    return sum(file.stat().st_size for file in folder.glob(WEIGHTS)) if folder.is_dir() else 0
+
+
+def count_disk(work: Work, found: Estimate, peaks: Peaks, width: int) -> dict[str, int]:
+    """What checkpoints, the release and both caches take at the most."""
+    family = work.family
+    config = family.config
+    trained = found.adapter or found.weights
+    checkpoint = trained + found.optimizer + found.average + (trained if config.use_ema else 0)
+    # One more than are kept, since the new one is written first.
+    kept = (config.checkpoints_total_limit or 10) + 1
+    release = found.adapter or found.weights + sum(count_part(family, name) for name in getattr(family, "parts", {}))
+    row = sum(prod(shape) for shape in work.text_shapes.values()) * width
+    return {
+        f"{kept} checkpoints": kept * checkpoint,
+        "release": release,
+        "cache of pictures": prod(peaks.latent) * width * work.pixels // work.largest_pixels,
+        "cache of captions": row * work.captions,
+    }
+
+
+def list_tries(config: TrainingConfig) -> Iterator[dict[str, object]]:
+    """Changes of options that save memory, the least intrusive first."""
+    small: dict[str, object] = {"optimizer": "adamw_bf16"}
+    lora: dict[str, object] = {"model_type": "lora", "lora_type": "standard"}
+    if not config.gradient_checkpointing:
+        yield {"gradient_checkpointing": True}
+    if config.train_batch_size > 1:
+        yield {"train_batch_size": 1, "gradient_checkpointing": True}
+    if config.model_type == "full" and not config.controlnet:
+        if config.use_ema:
+            yield {"use_ema": False}
+        yield small
+        yield {"use_ema": False, "train_batch_size": 1, **small}
+        if count_processes(config) > 1:
+            yield {"fsdp_enable": True, "optimizer": "torch-adamw"}
+        yield lora
+        yield {**lora, "base_model_precision": "int8-quanto", "train_batch_size": 1}
+    elif not is_quantised(config):
+        yield {"base_model_precision": "int8-quanto"}
+        yield {"base_model_precision": "int8-quanto", "train_batch_size": 1, "gradient_checkpointing": True}
+    elif config.base_model_precision != "int4-quanto":
+        yield {"base_model_precision": "int4-quanto", "train_batch_size": 1, "gradient_checkpointing": True}
