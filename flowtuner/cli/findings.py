@@ -12,7 +12,7 @@ from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
     from flowtuner.cli.arguments import Source
-    from flowtuner.engine.preflight import Finding
+    from flowtuner.engine.findings import Finding
     from flowtuner.options import LoadedConfig
 
 
@@ -34,7 +34,7 @@ def inspect_destinations(entries: Sequence[Mapping[str, Any]] | None, output_dir
 
 def load_and_inspect(source: Source, *, will_publish: bool = True) -> tuple[LoadedConfig | None, list[Finding]]:
     """Loads the options and inspects the run; if the options are wrong, their faults are the findings."""
-    from flowtuner.engine.preflight import Finding
+    from flowtuner.engine.findings import Finding
     from flowtuner.jobs.inspection import collect_findings
     from flowtuner.publishing.checks import check_publishing
 

@@ -20,6 +20,7 @@ from flowtuner.engine.ema import Ema
 from flowtuner.engine.family import Family
 from flowtuner.engine.feed import Feed
 from flowtuner.engine.formats import is_quantised
+from flowtuner.engine.lending import lend_weights, wants_lending
 from flowtuner.engine.loop import Trainer
 from flowtuner.engine.optim import averaged_weights, create_optimizer
 from flowtuner.engine.optim.schedules import learning_rate
@@ -64,9 +65,12 @@ def assemble(
     _leave_out_cudnn_attention()
     is_cut_up = wants_sharding(config)
     # Cutting a model up moves it, block by block, to where it computes.
-    place = torch.device("cpu") if is_cut_up else device
+    is_lent = wants_lending(config, device)
+    place = torch.device("cpu") if is_cut_up or is_lent else device
     model = _load_base(config, load or family.load_model, precision, place)
     part = attach(model, config, family, precision)
+    if is_lent:
+        lend_weights(model, device)
     compile_model(model, config)
     sharding = _cut_up(model, part, ranks, device) if is_cut_up else None
     parameters = part.parameters()

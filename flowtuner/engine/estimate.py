@@ -124,6 +124,8 @@ def estimate_memory(config: TrainingConfig, device: str, trained: int | None = N
         width = BYTES[formats.base if config.controlnet else formats.adapter]
         trained = _adapter_elements(config, shapes) if trained is None else trained
         adapter = trained * width
+    if config.enable_group_offload and device == "cuda":
+        weights = 0  # they stay in main memory, but for a few at a time
     is_elsewhere = device != "cpu" and (config.ema_cpu_only or config.ema_device == "cpu")
     average = trained * 4 if config.use_ema and not is_elsewhere else 0
     found = Estimate(weights, adapter, trained * width, int(trained * _state_bytes(config, width)), average)

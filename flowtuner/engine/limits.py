@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from flowtuner.engine.formats import find_precision_faults, is_quantised
 from flowtuner.engine.packages import IsHere, Package, is_installed
-from flowtuner.engine.processes import find_process_faults
+from flowtuner.engine.processes import find_process_faults, wants_sharding
 from flowtuner.engine.validation.prompts import validation_prompts
 from flowtuner.engine.validation.sizes import parse_resolutions
 from flowtuner.errors import ConfigError, Fault
@@ -50,9 +50,26 @@ def find_limits(config: TrainingConfig) -> list[Fault]:
         *find_precision_faults(config),
         *find_adapter_faults(config),
         *find_process_faults(config),
+        *_find_offload_faults(config),
         *_find_tracker_faults(config),
         *_find_validation_faults(config),
     ]
+
+
+def _find_offload_faults(config: TrainingConfig) -> Iterator[Fault]:
+    if not config.enable_group_offload:
+        return
+    others = {
+        "model_type": (config.model_type != "lora", "weights that are trained are needed where they are", "lora"),
+        "lora_type": (config.lora_type != "standard", "LyCORIS rebuilds its layers' weights itself", "standard"),
+        "base_model_precision": (is_quantised(config), "quantised weights are not lent", "no_change, bf16, fp16, fp32"),
+        "dynamo_backend": (config.dynamo_backend != "no", "compiled blocks have their weights built in", "no"),
+        "fsdp_enable": (wants_sharding(config), "FSDP cuts the weights up instead", "false"),
+    }
+    for option, (is_excluded, problem, allowed) in others.items():
+        if is_excluded:
+            why = f"enable_group_offload is on, and {problem}"
+            yield Fault(option, getattr(config, option), "", why, allowed, "Or turn enable_group_offload off.")
 
 
 def find_optimizer_faults(name: str, is_here: IsHere = is_installed) -> Iterator[Fault]:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 from flowtuner.engine import families
-from flowtuner.engine.cache.places import index_root
 from flowtuner.engine.checkpoints import (
     check_identity,
     find_resume_point,
@@ -20,29 +17,21 @@ from flowtuner.engine.checkpoints import (
     list_checkpoints,
     read_state,
 )
-from flowtuner.engine.data.faces import check_faces
-from flowtuner.engine.data.files import FoundFile
-from flowtuner.engine.data.sampler import Sampler
-from flowtuner.engine.data.scan import scan_datasets
+from flowtuner.engine.data.inspection import inspect_data
 from flowtuner.engine.data.settings import (
     CONTROLNET_TYPE,
     picture_entries,
     reference_entries,
-    resolve_dataset,
-    resolve_references,
 )
-from flowtuner.engine.data.sources import open_source
-from flowtuner.engine.data.tables import check_table
 from flowtuner.engine.estimate import find_shortage
+from flowtuner.engine.findings import Finding
+from flowtuner.engine.formats import has_cuda
 from flowtuner.engine.limits import WANDB, find_limits, find_wandb_obstacle
-from flowtuner.errors import CheckpointError, ConfigError, DataError, SourceDown
-from flowtuner.options import DatasetEntry, LoadedConfig, TrainingConfig
+from flowtuner.errors import CheckpointError, ConfigError
+from flowtuner.options import LoadedConfig, TrainingConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MARGIN_BYTES = 256 << 20
-SCAN_FILES = 5000
-SCAN_BYTES = 1 << 30
-NAMED_FAULTS = 5
 LEAST_PRODIGY_RATE = 0.1
 # Options that are not carried out yet and whose silent absence would train another model, or lose the one trained.
 NOT_WITHOUT = {
@@ -58,19 +47,6 @@ NOT_WITHOUT = {
 }
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing a run would stumble over, and what to do about it."""
-
-    level: Literal["error", "warning"]
-    check: str
-    message: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.message}" + (f" {self.fix}" if self.fix else "")
-
-
 def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     """Looks at everything a run needs; errors mean that it must not start."""
     config = loaded.config
@@ -81,12 +57,13 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
         *_inspect_regularisation(loaded),
         *(Finding("error", "options", str(fault)) for fault in find_limits(config)),
         *_inspect_optimizer(config),
+        *_inspect_offload(config),
         *(Finding("error", "memory", *shortage) for shortage in (find_shortage(config),) if shortage),
         *_inspect_output(config),
         *_inspect_resume(config),
     ]
     if not any(finding.check == "output_dir" for finding in findings):
-        findings += _inspect_data(loaded)
+        findings += inspect_data(loaded)
     findings += _inspect_accepted(loaded)
     findings += _inspect_trackers(loaded.config)
     findings += [Finding("warning", "options", warning) for warning in loaded.warnings]
@@ -250,6 +227,17 @@ def _inspect_optimizer(config: TrainingConfig) -> Iterator[Finding]:
         )
 
 
+def _inspect_offload(config: TrainingConfig) -> Iterator[Finding]:
+    if not config.enable_group_offload:
+        return
+    if not has_cuda():
+        problem = "enable_group_offload has no effect without a GPU: all weights are in main memory anyway."
+        yield Finding("warning", "enable_group_offload", problem)
+    elif not config.gradient_checkpointing:
+        problem = "without gradient_checkpointing the weights stay on the GPU until the backward pass is through."
+        yield Finding("warning", "enable_group_offload", problem, "Turn gradient_checkpointing on.")
+
+
 def _inspect_resume(config: TrainingConfig) -> Iterator[Finding]:
     output, wanted = Path(config.output_dir), config.resume_from_checkpoint
     present = list_checkpoints(output)
@@ -294,62 +282,6 @@ def _inspect_trackers(config: TrainingConfig) -> Iterator[Finding]:
     if obstacle:
         problem, remedy = obstacle
         yield Finding("warning", "report_to", f"W&B will not be told of this run: {problem}.", f"To have it: {remedy}.")
-
-
-def _inspect_data(loaded: LoadedConfig) -> Iterator[Finding]:
-    entries = [*picture_entries(loaded.datasets), *reference_entries(loaded.datasets)]
-    index = index_root(loaded.config)
-    faults = [fault for entry in entries if (fault := _check_entry(entry, loaded.config, index))]
-    if faults:
-        yield from (Finding("error", "data_backend_config", fault) for fault in faults)
-        return
-    if not _is_small(entries, loaded.config, index):
-        return  # the run itself looks at this many; its first stage still comes before anything is loaded
-    try:
-        # Nothing is done twice: the scan remembers what it saw, and the run takes it from there.
-        scan = scan_datasets(loaded.datasets, loaded.config, index_dir=index, report=lambda done, total: None)
-        Sampler.for_run(scan.samples, loaded.datasets, loaded.config, seed=0)
-    except DataError as error:
-        yield Finding("error", "data_backend_config", str(error))
-        return
-    if scan.quarantined:
-        named = "; ".join(str(fault) for fault in scan.quarantined[:NAMED_FAULTS])
-        total = len(scan.samples) + len(scan.quarantined)
-        yield Finding(
-            "warning",
-            "data_backend_config",
-            f"{len(scan.quarantined)} of {total} pictures are left out: {named}",
-            f"The run lists all of them in {Path(loaded.config.output_dir) / 'quarantine.json'}.",
-        )
-
-
-def _check_entry(entry: DatasetEntry, config: TrainingConfig, index: Path) -> str | None:
-    is_trained = entry.dataset_type != "conditioning"
-    try:
-        settings = resolve_dataset(entry, config) if is_trained else resolve_references(entry, config)
-        source = open_source(entry, config, index)
-        source.check()
-        if settings.captions.table:
-            check_table(settings.captions.table, source.fault)
-        if settings.crop.crop and settings.crop.style == "face":
-            check_faces(entry.id)
-    except (DataError, SourceDown) as error:
-        return str(error)
-    return None
-
-
-def _is_small(entries: Sequence[DatasetEntry], config: TrainingConfig, index: Path) -> bool:
-    count = size = 0
-    for entry in entries:
-        source = open_source(entry, config, index)
-        if source.is_remote:
-            return False
-        for file in source.walk():
-            if isinstance(file, FoundFile):
-                count, size = count + 1, size + (file.stamp[0] if entry.type == "local" else 0)
-            if count > SCAN_FILES or size > SCAN_BYTES:
-                return False
-    return True
 
 
 def _gib(count: int) -> str:

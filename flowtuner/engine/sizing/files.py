@@ -62,6 +62,8 @@ def list_tries(config: TrainingConfig) -> Iterator[dict[str, object]]:
         yield lora
         yield {**lora, "base_model_precision": "int8-quanto", "train_batch_size": 1}
     elif not is_quantised(config):
+        if config.model_type == "lora" and config.lora_type == "standard" and not config.enable_group_offload:
+            yield {"enable_group_offload": True, "gradient_checkpointing": True}
         yield {"base_model_precision": "int8-quanto"}
         yield {"base_model_precision": "int8-quanto", "train_batch_size": 1, "gradient_checkpointing": True}
     elif config.base_model_precision != "int4-quanto":

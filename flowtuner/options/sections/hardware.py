@@ -53,7 +53,10 @@ class HardwareOptions(Section):
     )
     fsdp_version: int = option(2, "Version of FSDP; 2 is built.", ge=1, le=2)
     context_parallel_size: int | None = option(None, "GPUs that share one sample.", ge=1, accepted=True)
-    enable_group_offload: bool = option(False, "Moves groups of layers to the CPU in turn.", accepted=True)
+    enable_group_offload: bool = option(
+        False,
+        "Keeps the frozen weights of a standard LoRA's base in main memory; each layer has its own while it computes.",
+    )
     ramtorch: bool = option(False, "Keeps weights in main memory (CUDA only).", accepted=True)
     offload_during_startup: bool = option(False, "Moves text encoders away while latents are cached.", accepted=True)
     fully_unload_text_encoder: bool = option(
