@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flowtuner.engine.events import STATUS, EventLog, read_events
+from flowtuner.engine.lock import wait_until_free
 from flowtuner.errors import ConfigError
 from flowtuner.options import LoadedConfig, load
 from tasks.run import where_it_stands
@@ -32,12 +33,13 @@ def tell_what_is_left(run_id: str, parameters: Mapping[str, Any], status: str = 
     except ConfigError as error:
         return f"nothing was started: {error}"
     output_dir = Path(loaded.config.output_dir)
-    newest = find_newest(output_dir)
-    message = where_it_stands(newest)
     log = output_dir / "logs" / "events.jsonl"
     said = _last_status(log, run_id)
     if said and said["status"] != "running":
         return None
+    wait_until_free(output_dir)  # an engine outlives its flow by the checkpoint that it saves then
+    newest = find_newest(output_dir)
+    message = where_it_stands(newest)
     if said:
         with contextlib.closing(EventLog(log, run_id)) as events:
             path = str(newest.path) if newest else None
