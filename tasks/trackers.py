@@ -47,9 +47,10 @@ def tracked(events: EventLog, loaded: LoadedConfig) -> Iterator[None]:
     """Has the trackers that `report_to` names told what is appended to the log."""
     logs = Path(loaded.config.logging_dir or Path(loaded.config.output_dir) / "logs")
     stop = threading.Event()
+    listeners = Listeners(events)
     threads = []
     for name in wanted_trackers(loaded.config):
-        work = (events, name, logs / name, loaded, stop)
+        work = (events, name, logs / name, loaded, stop, listeners)
         threads.append(threading.Thread(target=_follow, args=work, name=name, daemon=True))
         threads[-1].start()
     try:
@@ -59,9 +60,40 @@ def tracked(events: EventLog, loaded: LoadedConfig) -> Iterator[None]:
         deadline = time.monotonic() + JOIN_S
         for thread in threads:
             thread.join(max(deadline - time.monotonic(), 0))
+            if thread.is_alive():
+                listeners.hear(thread.name, f"not everything arrived within {JOIN_S:.0f} s.", logs / thread.name)
+        listeners.leave()
 
 
-def _follow(events: EventLog, name: str, folder: Path, loaded: LoadedConfig, stop: threading.Event) -> None:
+class Listeners:
+    """Whoever hears of a tracker's trouble, until the run is over."""
+
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._lock = threading.Lock()
+        self._are_gone = False
+
+    def hear(self, name: str, problem: object, folder: Path) -> None:
+        """Warns of a tracker that is not up to date."""
+        with self._lock:
+            if not self._are_gone:
+                message = f"{name} is not up to date: {problem} Its files are in {folder}; training goes on."
+                self._events.notify("warning", message)
+
+    def leave(self) -> None:
+        """The log is about to be closed."""
+        with self._lock:
+            self._are_gone = True
+
+
+def _follow(
+    events: EventLog,
+    name: str,
+    folder: Path,
+    loaded: LoadedConfig,
+    stop: threading.Event,
+    listeners: Listeners,
+) -> None:
     try:
         tracker = TRACKERS[name](folder, loaded)
         flushed_at = time.monotonic()
@@ -72,4 +104,4 @@ def _follow(events: EventLog, name: str, folder: Path, loaded: LoadedConfig, sto
                 flushed_at = time.monotonic()
         tracker.close()
     except (FlowtunerError, OSError, RuntimeError, ValueError) as error:
-        events.notify("warning", f"{name} is not up to date: {error} Its files are in {folder}; training goes on.")
+        listeners.hear(name, error, folder)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from PIL import Image
 from flowtuner.engine.events import METRIC, VALIDATION, EventLog
 from flowtuner.options import LoadedConfig, TrainingConfig
 from tasks.curves import POSITION
-from tasks.trackers import tracked
+from tasks.trackers import JOIN_S, tracked
 
 BLOCK = 1 << 15
 
@@ -107,3 +111,67 @@ def test_a_tracker_that_cannot_begin_costs_the_curves_not_the_run(run: LoadedCon
     (logs / "wandb").write_text("in the way")
     train(run, range(1, 2))
     assert "wandb is not up to date" in (logs / "events.jsonl").read_text()
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """A W&B that refuses every key, or says nothing for a while."""
+    servers = []
+
+    class Handler(BaseHTTPRequestHandler):
+        silence = 0.0
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            is_over.wait(self.silence)
+            with contextlib.suppress(OSError):
+                self.send_response(401)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, format: str, *values: Any) -> None:
+            pass
+
+    import wandb
+
+    wandb.teardown()  # what it remembers of other tests' settings
+    is_over = threading.Event()
+
+    def start(silence: float) -> None:
+        Handler.silence = silence
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+
+    yield start
+    is_over.set()
+    for late in [thread for thread in threading.enumerate() if thread.name == "wandb"]:
+        late.join()
+    wandb.teardown()
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_refused_key_costs_the_curves_not_the_run(run: LoadedConfig, service: Callable[[float], None]) -> None:
+    service(0)
+    train(run, range(1, 3))
+    log = (Path(run.config.output_dir) / "logs" / "events.jsonl").read_text()
+    assert "wandb is not up to date: W&B: " in log
+    assert "k" * 40 not in log
+
+
+def test_a_service_that_hangs_holds_the_end_up_for_seconds_only(
+    run: LoadedConfig, service: Callable[[float], None]
+) -> None:
+    service(600)
+    begun = time.monotonic()
+    train(run, range(1, 3))
+    assert time.monotonic() - begun < JOIN_S + 5
+    log = (Path(run.config.output_dir) / "logs" / "events.jsonl").read_text()
+    assert "wandb is not up to date: not everything arrived within 20 s" in log
