@@ -10,7 +10,8 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from flowtuner.engine.preflight import estimate_checkpoint, inspect_run
+from flowtuner.engine.estimate import estimate_checkpoint
+from flowtuner.engine.preflight import inspect_run
 from flowtuner.engine.sizing.measure import look_closer
 from flowtuner.errors import ConfigError, EngineFault, Fault
 from flowtuner.options import LoadedConfig, load

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
 
 GIB = 1 << 30
+ADAPTER_SHARE = 50
 BYTES = MappingProxyType({"float32": 4, "bfloat16": 2, "float16": 2})
 BITS = MappingProxyType({"int8": 8, "int4": 4, "int2": 2, "fp8": 8, "fp8uz": 8, "fp8wo": 8})
 # How many numbers of the weights' own kind an optimizer keeps for each weight.
@@ -133,6 +134,20 @@ def estimate_memory(config: TrainingConfig, device: str, trained: int | None = N
         return found
     world = count_processes(config)  # each GPU has its share
     return Estimate(**{name: size // world for name, size in vars(found).items()})
+
+
+def estimate_checkpoint(config: TrainingConfig) -> int:
+    """About how many bytes one checkpoint takes; 0 where the weights are not on this disk."""
+    found = estimate_memory(config, find_device()[0])
+    return count_checkpoint(config, found) if found else 0
+
+
+def count_checkpoint(config: TrainingConfig, found: Estimate) -> int:
+    """What is written of all that: what is trained, the optimizer's state, and the average with weights made of it."""
+    trained = found.weights if config.model_type == "full" and not config.controlnet else found.adapter
+    if not trained:  # an adapter whose size depends on its own settings
+        trained = max(found.weights // ADAPTER_SHARE, 1 << 20)
+    return trained + found.optimizer + found.average + (trained if config.use_ema else 0)
 
 
 def find_shortage(config: TrainingConfig) -> tuple[str, str] | None:

@@ -23,7 +23,7 @@ from flowtuner.engine.data.settings import (
     picture_entries,
     reference_entries,
 )
-from flowtuner.engine.estimate import find_shortage
+from flowtuner.engine.estimate import estimate_checkpoint, find_shortage
 from flowtuner.engine.findings import Finding
 from flowtuner.engine.formats import has_cuda
 from flowtuner.engine.limits import WANDB, find_limits, find_wandb_obstacle
@@ -68,12 +68,6 @@ def inspect_run(loaded: LoadedConfig) -> list[Finding]:
     findings += _inspect_trackers(loaded.config)
     findings += [Finding("warning", "options", warning) for warning in loaded.warnings]
     return findings
-
-
-def estimate_checkpoint(config: TrainingConfig) -> int:
-    """About how many bytes one checkpoint takes: weights and two optimizer moments in fp32, or an adapter's."""
-    weights = _weights_bytes(config)
-    return weights * 3 if config.model_type == "full" else max(weights // 50, 1 << 20)
 
 
 def _inspect_model(config: TrainingConfig) -> Iterator[Finding]:
@@ -201,12 +195,6 @@ def _inspect_disk(config: TrainingConfig, output: Path) -> Iterator[Finding]:
             f"{_gib(needed)}.",
             "Lower checkpoints_total_limit or free space.",
         )
-
-
-def _weights_bytes(config: TrainingConfig) -> int:
-    source = Path(config.pretrained_model_name_or_path or "").expanduser()
-    parts = [source / name for name in ("transformer", "unet")]
-    return sum(file.stat().st_size for part in parts if part.is_dir() for file in part.glob("*.safetensors"))
 
 
 def _inspect_optimizer(config: TrainingConfig) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from flowtuner import durable
+from flowtuner.engine.estimate import estimate_checkpoint
 from flowtuner.engine.findings import Finding
-from flowtuner.engine.preflight import estimate_checkpoint, inspect_run
+from flowtuner.engine.preflight import inspect_run
 from flowtuner.errors import WOULD_LOSE_RESULTS, ConfigError, Fault
 from flowtuner.options import LoadedConfig, load
 from flowtuner.publishing.checks import check_publishing

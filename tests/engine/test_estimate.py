@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ import torch
 
 from flowtuner.engine import estimate
 from flowtuner.engine.adapters import attach
+from flowtuner.engine.checkpoints import list_checkpoints
 from flowtuner.engine.ema import Ema
 from flowtuner.engine.estimate import estimate_memory, find_shortage
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.optim import create_optimizer
 from flowtuner.engine.precision import resolve_precision
 from flowtuner.engine.preflight import inspect_run
+from flowtuner.engine.ranks import Ranks
+from flowtuner.engine.run import RunSpec
+from flowtuner.engine.session import Session
 from flowtuner.options import load
 
 CPU = torch.device("cpu")
@@ -120,3 +125,27 @@ def test_a_model_that_is_cut_up_takes_a_share_of_each_gpu(tiny_run: dict[str, An
     assert shared.total == pytest.approx(whole.total / 2, rel=1e-3)
     remedies = list(estimate.find_remedies(load(values=values).config, "cuda", int(whole.total * 0.6)))
     assert any("fsdp_enable=true" in remedy for remedy in remedies)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": "torch-adamw"},
+        {"optimizer": "torch-adamw", "use_ema": True},
+        {"model_type": "lora", "lora_rank": 64, "optimizer": "torch-adamw"},
+    ],
+    ids=["full", "ema", "lora"],
+)
+def test_a_checkpoint_takes_what_was_said(tiny_run: dict[str, Any], options: dict[str, Any]) -> None:
+    loaded = load(values=tiny_run | options | {"max_train_steps": 2})
+    spec = RunSpec("run", loaded, Path(loaded.config.output_dir))
+    session = Session(spec, lambda kind, data: None, threading.Event(), Ranks())
+    session.cache_text()
+    session.cache_latents()
+    session.prepare(None)
+    session.train(1)
+    session.save_checkpoint()
+    session.close()
+    (folder,) = list_checkpoints(spec.output_dir)
+    written = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    assert estimate.estimate_checkpoint(loaded.config) == pytest.approx(written, rel=0.05)

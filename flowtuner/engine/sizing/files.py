@@ -7,12 +7,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flowtuner.engine.estimate import Estimate, count_checkpoint
 from flowtuner.engine.formats import is_quantised
 from flowtuner.engine.processes import count_processes
 from flowtuner.options import TrainingConfig
 
 if TYPE_CHECKING:
-    from flowtuner.engine.estimate import Estimate
     from flowtuner.engine.family import Family
     from flowtuner.engine.sizing.simulation import Peaks
     from flowtuner.engine.sizing.work import Work
@@ -30,8 +30,7 @@ def count_disk(work: Work, found: Estimate, peaks: Peaks, width: int) -> dict[st
     """What checkpoints, the release and both caches take at the most."""
     family = work.family
     config = family.config
-    trained = found.adapter or found.weights
-    checkpoint = trained + found.optimizer + found.average + (trained if config.use_ema else 0)
+    checkpoint = count_checkpoint(config, found)
     # One more than are kept, since the new one is written first.
     kept = (config.checkpoints_total_limit or 10) + 1
     release = found.adapter or found.weights + sum(count_part(family, name) for name in getattr(family, "parts", {}))
