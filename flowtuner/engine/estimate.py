@@ -108,23 +108,23 @@ class Estimate:
         return ", ".join(f"{size / GIB:.2f} GiB for {what}" for what, size in parts.items() if size)
 
 
-def estimate_memory(config: TrainingConfig, device: str, trained: int | None = None) -> Estimate | None:
-    """The least that a run needs on `cpu` or `cuda`; None where the weights are not on this disk.
-
-    How many numbers an adapter or a ControlNet trains may be known already.
-    """
+def estimate_memory(config: TrainingConfig, device: str) -> Estimate | None:
+    """The least that a run needs on `cpu` or `cuda`; None where the weights are not on this disk."""
     shapes = read_shapes(config)
     if not shapes:
         return None
+    return count_memory(config, device, sum(map(prod, shapes.values())), _adapter_elements(config, shapes))
+
+
+def count_memory(config: TrainingConfig, device: str, elements: int, added: int) -> Estimate:
+    """What so many weights and so many numbers of an adapter or a ControlNet take."""
     formats = choose_formats(config, device)
-    elements = sum(map(prod, shapes.values()))
     weights = int(elements * _weight_bytes(config, formats.base))
     if config.model_type == "full" and not config.controlnet:
         trained, width, adapter = elements, BYTES[formats.base], 0
     else:
         width = BYTES[formats.base if config.controlnet else formats.adapter]
-        trained = _adapter_elements(config, shapes) if trained is None else trained
-        adapter = trained * width
+        trained, adapter = added, added * width
     if config.enable_group_offload and device == "cuda":
         weights = 0  # they stay in main memory, but for a few at a time
     is_elsewhere = device != "cpu" and (config.ema_cpu_only or config.ema_device == "cpu")

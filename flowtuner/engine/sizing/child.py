@@ -5,19 +5,20 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flowtuner.engine.cache.places import index_root
+from flowtuner.engine.crew import die_with
 from flowtuner.engine.data.sampler import Sampler
 from flowtuner.engine.data.scan import scan_datasets
-from flowtuner.engine.estimate import Estimate, estimate_memory, find_device
+from flowtuner.engine.estimate import Estimate, count_memory, find_device
 from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
 from flowtuner.engine.plan import count_steps
@@ -76,12 +77,7 @@ def say(more: Mapping[str, Any], sizing: Sizing) -> None:
 
 def _count(work: Work, precision: Precision, device: torch.device) -> tuple[Peaks, Estimate]:
     peaks = simulate(work, precision, device)
-    found = estimate_memory(work.family.config, device.type, peaks.trained)
-    if found is None:  # the weights are elsewhere, but their shapes are known
-        model = work.family.build_model(precision.base, torch.device("meta"))
-        weights = sum(prod(one.shape) * one.element_size() for one in model.parameters())
-        found = Estimate(weights, 0, 0, 0, 0)
-    return peaks, found
+    return peaks, count_memory(work.family.config, device.type, peaks.weights, peaks.trained)
 
 
 def _add_up(family: Family, process: int, found: Estimate, peaks: Peaks) -> dict[str, int]:
@@ -119,4 +115,5 @@ def _measure_process(family: Family) -> int:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    die_with(int(sys.argv[1]), signal.SIGKILL)
+    main(*sys.argv[2:])

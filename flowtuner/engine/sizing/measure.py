@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from flowtuner.engine.sizing.report import Sizing
 from flowtuner.errors import EngineFault
 from flowtuner.options import LoadedConfig
 
+COMMAND = (sys.executable, "-m", "flowtuner.engine.sizing.child")
 COUNT_LIMIT_S = 120.0
 REHEARSAL_LIMIT_S = 300.0
 NEGLIGIBLE = 50
@@ -29,7 +31,7 @@ def measure(loaded: LoadedConfig, *, rehearses: bool) -> Sizing:
         spec = RunSpec("estimate", loaded, Path(folder))
         path = spec.output_dir / "run.json"
         spec.save(path)
-        command = [sys.executable, "-m", "flowtuner.engine.sizing.child", str(path)]
+        command = [*COMMAND, str(os.getpid()), str(path)]
         environment = {"OMP_NUM_THREADS": str(threads)} | QUIET | dict(os.environ) | spec.environment()
         limit = REHEARSAL_LIMIT_S if rehearses else COUNT_LIMIT_S
         log = Path(folder) / "log"
@@ -43,7 +45,7 @@ def measure(loaded: LoadedConfig, *, rehearses: bool) -> Sizing:
             )
             try:
                 output, _ = child.communicate(timeout=limit)
-                unmeasured = "" if child.returncode == 0 else _read_reason(log)
+                unmeasured = "" if child.returncode == 0 else _read_reason(child.returncode, log)
             except subprocess.TimeoutExpired:
                 child.kill()
                 output, _ = child.communicate()
@@ -67,6 +69,8 @@ def _read(output: str, unmeasured: str) -> Sizing:
     return Sizing.from_json(json.loads(lines[-1]) | {"unmeasured": unmeasured})
 
 
-def _read_reason(log: Path) -> str:
+def _read_reason(code: int, log: Path) -> str:
+    if code == -signal.SIGKILL:
+        return "out of memory: the process was killed"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return lines[-1] if lines else "the process ended without a word"

@@ -9,6 +9,7 @@ from typing import Any, Self
 GIB, MIB = 1 << 30, 1 << 20
 Sizes = Mapping[str, int]
 CAPTIONS, PICTURES, TRAINING, VALIDATING = "captions are encoded", "pictures are encoded", "training", "validating"
+OUT_OF_MEMORY = "out of memory"
 REHEARSED = (PICTURES, TRAINING)
 
 
@@ -48,8 +49,8 @@ class Sizing:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has as much."""
-        return not self.room or self.peak <= self.room
+        """Whether the device has as much, and gave it where it was asked."""
+        return (not self.room or self.peak <= self.room) and OUT_OF_MEMORY not in self.unmeasured.lower()
 
     @property
     def seconds(self) -> float | None:

@@ -29,6 +29,9 @@ BOTH_GUIDED = 2
 class Peaks:
     """Bytes that come on top of weights, the optimizer's state and the average."""
 
+    weights: int
+    """How many the base has, with what stands in buffers beside them left out."""
+
     trained: int
     """How many numbers are trained."""
 
@@ -46,6 +49,7 @@ def simulate(work: Work, precision: Precision, device: torch.device) -> Peaks:
     # A start that is computed from the weights needs weights; what is attached is of the same size.
     plain = config.model_copy(update={"lora_init_type": "default", "init_lora": None})
     model = work.family.build_model(precision.base, META)
+    weights = sum(one.numel() for one in getattr(model, "base", model).parameters())
     part = attach(model, plain, work.family, precision)
     vae = work.family.build_vae(precision.base, META)
     with torch.no_grad():
@@ -63,7 +67,7 @@ def simulate(work: Work, precision: Precision, device: torch.device) -> Peaks:
         encoding = _simulate_encoding(vae, pixels)
         texts = {name: _fake(mode, tensor, device, precision.base) for name, tensor in guided.items()}
         drawing = _simulate_drawing(work, model, vae, latents[:1], texts)
-    return Peaks(sum(one.numel() for one in part.parameters()), latent, encoding, step, drawing)
+    return Peaks(weights, sum(one.numel() for one in part.parameters()), latent, encoding, step, drawing)
 
 
 def _simulate_step(work: Work, model: torch.nn.Module, latents: torch.Tensor, text: Rows, precision: Precision) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,7 @@ def test_a_step_that_is_not_computed_holds_what_a_real_one_holds(
         )
         loss.backward()
     assert said.latent == latents.shape[1:]
+    assert said.weights == sum(one.numel() for one in work.family.load_model(precision.base, CPU).parameters())
     assert said.trained == sum(one.numel() for one in part.parameters())
     assert said.encoding == pytest.approx(encoding.peak + pixels.nbytes, rel=0.02)
     assert said.step == pytest.approx(step.peak, rel=0.05)
@@ -145,6 +147,19 @@ def test_a_process_of_its_own_counts_and_tries(tiny_run: dict[str, Any]) -> None
     said = "\n".join(sizing.describe())
     assert "fits" in said and "cache of pictures" in said and f"{sizing.steps} steps of " in said
     assert not Path(loaded.config.output_dir, "logs").exists()  # nothing of the run was started
+
+
+def test_a_device_that_gave_out_is_believed_more_than_the_count(
+    tiny_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(values=tiny_run, environ={})
+    dying = "import json, os, signal, sys; from dataclasses import asdict; print(sys.argv[1]); sys.stdout.flush(); {}"
+    counted = json.dumps(asdict(Sizing("cpu", 1 << 40, 0, {}, {"training": 1}, {}, 6)))
+    for end in ("os.kill(os.getpid(), signal.SIGKILL)", "sys.exit('CUDA out of memory. Tried to allocate 2 GiB')"):
+        monkeypatch.setattr(measure, "COMMAND", (sys.executable, "-c", dying.format(end), counted))
+        assert not measure.measure(loaded, rehearses=True).fits
+    monkeypatch.setattr(measure, "COMMAND", (sys.executable, "-c", dying.format("pass"), counted))
+    assert measure.measure(loaded, rehearses=True).fits
 
 
 def test_what_cannot_be_counted_is_a_fault_with_its_reason(tiny_run: dict[str, Any], tmp_path: Path) -> None:
