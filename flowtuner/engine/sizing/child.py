@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from flowtuner.engine.sizing.work import Work
 from flowtuner.engine.validation import validation_prompts
 
 REHEARSE = "--rehearse"
+MOST_REMEDIES = 3
 
 
 def main(spec_path: str, *wishes: str) -> None:
@@ -59,10 +61,13 @@ def main(spec_path: str, *wishes: str) -> None:
         count_disk(work, found, peaks, precision.base.itemsize),
         steps,
     )
-    if room and sizing.peak > room:
-        say({"remedies": list(_find_remedies(work, device, room, process, sizing.peak))}, sizing)
-        return
     say({}, sizing)
+    if not sizing.fits:
+        found_so_far: list[str] = []
+        for remedy in itertools.islice(_find_remedies(work, device, room, process), MOST_REMEDIES):
+            found_so_far.append(remedy)
+            say({"remedies": found_so_far}, sizing)  # whoever loses patience has what there is
+        return
     if REHEARSE in wishes:
         seen = rehearse(work, precision, device, peaks.latent)
         caching = seen.picture_seconds * work.pixels / work.largest_pixels
@@ -94,15 +99,19 @@ def _add_up(family: Family, process: int, found: Estimate, peaks: Peaks) -> dict
     return phases
 
 
-def _find_remedies(work: Work, device: torch.device, room: int, process: int, needed: int) -> Iterator[str]:
+def _find_remedies(work: Work, device: torch.device, room: int, process: int) -> Iterator[str]:
     config = work.family.config
+    enough: list[dict[str, object]] = []
     for change in list_tries(config):
+        if any(less.items() <= change.items() for less in enough):
+            continue
         changed = config.model_copy(update=change)
         family = open_family(changed.model_family)(choose_source(changed), changed)
-        tried = Work(family, work.largest, changed.train_batch_size, work.pixels, work.captions)
+        tried = replace(work, family=family, batch_size=changed.train_batch_size)
         peaks, found = _count(tried, resolve_precision(changed, device), device)
         peak = max(_add_up(family, process, found, peaks).values())
-        if peak <= room and peak < needed:
+        if peak <= room:
+            enough.append(change)
             yield " with ".join(f"{name}={str(value).lower()}" for name, value in change.items())
 
 

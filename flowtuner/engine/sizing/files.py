@@ -52,10 +52,11 @@ def list_tries(config: TrainingConfig) -> Iterator[dict[str, object]]:
     if config.train_batch_size > 1:
         yield {"train_batch_size": 1, "gradient_checkpointing": True}
     if config.model_type == "full" and not config.controlnet:
-        if config.use_ema:
-            yield {"use_ema": False}
+        plain: dict[str, object] = {"use_ema": False} if config.use_ema else {}
+        if plain:
+            yield plain
         yield small
-        yield {"use_ema": False, "train_batch_size": 1, **small}
+        yield plain | {"train_batch_size": 1} | small
         if count_processes(config) > 1:
             yield {"fsdp_enable": True, "optimizer": "torch-adamw"}
         yield lora

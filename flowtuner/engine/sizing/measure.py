@@ -18,7 +18,7 @@ from flowtuner.errors import EngineFault
 from flowtuner.options import LoadedConfig
 
 COMMAND = (sys.executable, "-m", "flowtuner.engine.sizing.child")
-COUNT_LIMIT_S = 120.0
+COUNT_LIMIT_S = 180.0
 REHEARSAL_LIMIT_S = 300.0
 NEGLIGIBLE = 50
 """Where all that is certain is this part of the room, nobody has to look closer."""
@@ -49,7 +49,7 @@ def measure(loaded: LoadedConfig, *, rehearses: bool) -> Sizing:
             except subprocess.TimeoutExpired:
                 child.kill()
                 output, _ = child.communicate()
-                unmeasured = f"three steps took longer than {limit:.0f} s"
+                unmeasured = f"nothing more was found within {limit:.0f} s"
     return _read(output, unmeasured)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 
 import torch
@@ -27,12 +26,8 @@ class Work:
     captions: int
     """Different ones."""
 
-    @cached_property
-    def text_shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """What the row of the longest prompt holds."""
-        meta = torch.device("meta")
-        model = self.family.build_model(torch.get_default_dtype(), meta)
-        return self.family.text_shapes(model, self.family.max_text_tokens)
+    text_shapes: Mapping[str, tuple[int, ...]]
+    """What the row of the longest prompt holds."""
 
     @classmethod
     def of(cls, family: Family, scan: Scan) -> Work:
@@ -45,7 +40,9 @@ class Work:
             if largest is None or _weight(sample) > _weight(largest):
                 largest = sample
         assert largest is not None, "a scan without samples is refused"
-        return cls(family, largest, family.config.train_batch_size, pixels, len(captions))
+        model = family.build_model(torch.get_default_dtype(), torch.device("meta"))
+        shapes = family.text_shapes(model, family.max_text_tokens)
+        return cls(family, largest, family.config.train_batch_size, pixels, len(captions), shapes)
 
     @property
     def largest_pixels(self) -> int:
