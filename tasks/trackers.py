@@ -11,9 +11,10 @@ from types import MappingProxyType
 from typing import Protocol
 
 from flowtuner.engine.events import Event, EventLog, follow_events
-from flowtuner.engine.limits import wanted_trackers
+from flowtuner.engine.trackers import COMET, TENSORBOARD, WANDB, wanted_trackers
 from flowtuner.errors import FlowtunerError
 from flowtuner.options import LoadedConfig
+from tasks.comet_run import CometRun
 from tasks.tensorboard import Board
 from tasks.wandb_run import WandbRun
 
@@ -24,7 +25,9 @@ JOIN_S = 20.0
 class Tracker(Protocol):
     """What is told of a run, somewhere; goes on after the event `seq` that it was told last."""
 
-    seq: int
+    @property
+    def seq(self) -> int:
+        """The last event that was told."""
 
     def take_note(self, event: Event) -> None:
         """Tells what an event has to show."""
@@ -38,7 +41,7 @@ class Tracker(Protocol):
 
 Open = Callable[[Path, LoadedConfig], Tracker]
 TRACKERS: Mapping[str, Open] = MappingProxyType(
-    {"tensorboard": lambda folder, loaded: Board(folder), "wandb": WandbRun.open}
+    {TENSORBOARD: lambda folder, loaded: Board(folder), WANDB: WandbRun.open, COMET: CometRun.open}
 )
 
 

@@ -6,13 +6,12 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
-from uuid import uuid4
 
-from flowtuner import durable
-from flowtuner.engine.events import METRIC, PROGRESS, VALIDATION, Event
+from flowtuner.engine.events import VALIDATION, Event
 from flowtuner.errors import FlowtunerError
 from flowtuner.options import LoadedConfig
-from tasks.curves import POSITION, read_curves
+from tasks.curves import read_curves
+from tasks.told import Told
 
 STEP = "step"
 START_S, END_S = 30.0, 15.0
@@ -21,29 +20,22 @@ START_S, END_S = 30.0, 15.0
 class WandbRun:
     """One run there; steps that it has been told are not told again."""
 
-    def __init__(self, folder: Path, run: Any, known: dict[str, Any]) -> None:
-        self._place = folder / POSITION
+    def __init__(self, run: Any, told: Told) -> None:
         self._run = run
-        self._known = known
-        self.seq = int(known["seq"])
-        self._told = {name: int(known[name]) for name in (METRIC, PROGRESS, VALIDATION)}
+        self._told = told
 
     @classmethod
     def open(cls, folder: Path, loaded: LoadedConfig) -> Self:
         """Begins a run, or goes on with the one that this folder belongs to; settings go along without secrets."""
         import wandb
 
-        folder.mkdir(parents=True, exist_ok=True)
-        known: dict[str, Any] = {"id": uuid4().hex[:12], "seq": 0, METRIC: 0, PROGRESS: 0, VALIDATION: 0}
-        if (folder / POSITION).exists():
-            known |= durable.read_json(folder / POSITION)
-        durable.write_json(folder / POSITION, known)  # a run that is killed at once is still the same one
+        told = Told(folder)
         config = loaded.config
         with _translated():
             run = wandb.init(
                 project=config.tracker_project_name,
                 name=config.tracker_run_name,
-                id=known["id"],
+                id=told.id,
                 resume="allow",
                 dir=str(folder),
                 config=loaded.redacted()["config"],
@@ -53,21 +45,23 @@ class WandbRun:
             )
             run.define_metric(STEP, hidden=True)
             run.define_metric("*", step_metric=STEP)
-        return cls(folder, run, known)
+        return cls(run, told)
+
+    @property
+    def seq(self) -> int:
+        """The last event that was told."""
+        return self._told.seq
 
     def take_note(self, event: Event) -> None:
         """Tells losses, speed and validation pictures."""
-        step = int(event.data.get("step", 0))
-        # A resumed run makes the same steps again, with the same numbers.
-        if event.type in self._told and step > self._told[event.type]:
-            self._told[event.type] = step
+        if self._told.is_news(event):
+            shown = _pictures(event) if event.type == VALIDATION else read_curves(event)
             with _translated():
-                self._run.log({STEP: step} | (_pictures(event) if event.type == VALIDATION else read_curves(event)))
-        self.seq = event.seq
+                self._run.log({STEP: int(event.data["step"])} | shown)
 
     def flush(self) -> None:
         """Notes what has been told."""
-        durable.write_json(self._place, self._known | self._told | {"seq": self.seq})
+        self._told.save()
 
     def close(self) -> None:
         """Has the library send the rest; where the network is away, `wandb sync` sends it later."""

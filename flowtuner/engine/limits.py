@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import netrc
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from flowtuner.engine.formats import find_precision_faults, is_quantised
 from flowtuner.engine.packages import IsHere, Package, is_installed
 from flowtuner.engine.processes import find_process_faults, wants_sharding
+from flowtuner.engine.trackers import TENSORBOARD, wanted_trackers
 from flowtuner.engine.validation.prompts import validation_prompts
 from flowtuner.engine.validation.sizes import parse_resolutions
 from flowtuner.errors import ConfigError, Fault
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = BUILT
 CHANGING_STARTS = ("olora", "pissa")
-TENSORBOARD, WANDB = "tensorboard", "wandb"
 UNBUILT = {
     "sdnq-": "the package sdnq",
     "soap": "an implementation of SOAP",
@@ -91,34 +88,6 @@ def find_optimizer_faults(name: str, is_here: IsHere = is_installed) -> Iterator
 def package_of(name: str) -> Package | None:
     """The package that an optimizer lives in, if it is not torch or Flowtuner itself."""
     return next((package for prefix, package in PACKAGES.items() if name.startswith(prefix)), None)
-
-
-def wanted_trackers(config: TrainingConfig) -> list[str]:
-    """Who is told of a run; `all` means every tracker that is installed."""
-    names = config.report_to.split(",")
-    wanted = [TENSORBOARD] if TENSORBOARD in names or ("all" in names and is_installed(TENSORBOARD)) else []
-    is_told = WANDB in names or "all" in names
-    return [*wanted, WANDB] if is_told and find_wandb_obstacle() is None else wanted
-
-
-def find_wandb_obstacle() -> tuple[str, str] | None:
-    """Why W&B would not be told of a run, and what helps."""
-    if not is_installed(WANDB):
-        return "the package wandb is not installed", "pip install 'flowtuner[wandb]'"
-    if not knows_wandb():
-        return "W&B has no key here", "set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline and sync later"
-    return None
-
-
-def knows_wandb() -> bool:
-    """Whether W&B's library would not have to ask for a key: one is set or stored, or nothing is to be sent."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") in ("offline", "dryrun", "disabled"):
-        return True
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def find_adapter_faults(config: TrainingConfig, is_here: IsHere = is_installed) -> Iterator[Fault]:

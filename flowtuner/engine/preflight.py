@@ -26,7 +26,8 @@ from flowtuner.engine.data.settings import (
 from flowtuner.engine.estimate import estimate_checkpoint, find_shortage
 from flowtuner.engine.findings import Finding
 from flowtuner.engine.formats import has_cuda
-from flowtuner.engine.limits import WANDB, find_limits, find_wandb_obstacle
+from flowtuner.engine.limits import find_limits
+from flowtuner.engine.trackers import SERVICES, find_obstacle
 from flowtuner.errors import CheckpointError, ConfigError
 from flowtuner.options import LoadedConfig, TrainingConfig
 
@@ -255,7 +256,7 @@ def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
     for name in loaded.accepted_only():
         option = name.split(": ")[-1].split("=")[0]
         if option == "report_to":
-            yield Finding("warning", option, f"{name}: of the trackers, this version knows tensorboard and wandb.")
+            yield Finding("warning", option, f"{name}: of the trackers, it knows tensorboard, wandb and comet_ml.")
             continue
         if option in NOT_WITHOUT:
             yield Finding(
@@ -266,10 +267,12 @@ def _inspect_accepted(loaded: LoadedConfig) -> Iterator[Finding]:
 
 
 def _inspect_trackers(config: TrainingConfig) -> Iterator[Finding]:
-    obstacle = find_wandb_obstacle() if WANDB in config.report_to.split(",") else None
-    if obstacle:
-        problem, remedy = obstacle
-        yield Finding("warning", "report_to", f"W&B will not be told of this run: {problem}.", f"To have it: {remedy}.")
+    for name, service in SERVICES.items():
+        obstacle = find_obstacle(name) if name in config.report_to.split(",") else None
+        if obstacle:
+            problem, remedy = obstacle
+            warning = f"{service} will not be told of this run: {problem}."
+            yield Finding("warning", "report_to", warning, f"To have it: {remedy}.")
 
 
 def _gib(count: int) -> str:

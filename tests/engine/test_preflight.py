@@ -2,8 +2,8 @@
 
 import pytest
 
-from flowtuner.engine.limits import wanted_trackers
 from flowtuner.engine.preflight import inspect_run
+from flowtuner.engine.trackers import wanted_trackers
 from flowtuner.options import load
 
 

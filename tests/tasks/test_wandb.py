@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
 
-from flowtuner.engine.events import METRIC, VALIDATION, EventLog
-from flowtuner.options import LoadedConfig, TrainingConfig
+from flowtuner.options import LoadedConfig
 from tasks.curves import POSITION
-from tasks.trackers import JOIN_S, tracked
+from tasks.trackers import JOIN_S
+from tests.tasks.lives import told_to, train
 
 BLOCK = 1 << 15
 
@@ -28,31 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedConfig:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    return LoadedConfig(
-        TrainingConfig(
-            model_family="pixart_sigma",
-            model_type="full",
-            optimizer="torch-adamw",
-            output_dir=tmp_path,
-            data_backend_config=tmp_path / "data.json",
-            report_to="wandb",
-            tracker_project_name="shapes",
-            tracker_run_name="first",
-            publishing_config=[{"provider": "s3", "bucket": "b", "secret_key": "canary-5167"}],
-        )
-    )
-
-
-def train(run: LoadedConfig, steps: range, *, shows: int = 0) -> None:
-    """One process life."""
-    folder = Path(run.config.output_dir)
-    with EventLog(folder / "logs" / "events.jsonl", "run") as events, tracked(events, run):
-        for step in steps:
-            events.append(METRIC, {"step": step, "loss": 1 / step, "learning_rate": 1e-4, "grad_norm": None})
-            if step == shows:
-                picture = folder / f"step_{step}_circle_8x6_0.png"
-                Image.new("RGB", (8, 6), "red").save(picture)
-                events.append(VALIDATION, {"step": step, "images": [str(picture)], "videos": []})
+    return told_to(tmp_path, "wandb")
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], bytes]:

@@ -17,13 +17,14 @@ class TrackingOptions(Section):
     report_to: str = option(
         "none",
         f"Trackers, one or several with commas: {', '.join(TRACKERS)}. Built so far: tensorboard "
-        "(`flowtuner[trackers]`) and wandb (`flowtuner[wandb]`); `all` means those of them that are installed.",
-        built=["none", "tensorboard", "wandb", "all"],
+        "(`flowtuner[trackers]`), wandb (`flowtuner[wandb]`) and comet_ml (`flowtuner[comet_ml]`); `all` means those "
+        "of them that are installed.",
+        built=["none", "tensorboard", "wandb", "comet_ml", "all"],
     )
     tracker_project_name: str = option(
-        "simpletuner", "Project in W&B.", aliases=["project_name"], env=["TRACKER_PROJECT_NAME"]
+        "simpletuner", "Project in W&B or Comet.", aliases=["project_name"], env=["TRACKER_PROJECT_NAME"]
     )
-    tracker_run_name: str = option("simpletuner-testing", "Name of the run in W&B.", env=["TRACKER_RUN_NAME"])
+    tracker_run_name: str = option("simpletuner-testing", "Name of the run in W&B or Comet.", env=["TRACKER_RUN_NAME"])
     tracker_image_layout: Literal["gallery", "table"] = option(
         "gallery", "How pictures are shown there.", accepted=True
     )
