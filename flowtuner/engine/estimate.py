@@ -207,11 +207,12 @@ def read_shapes(config: TrainingConfig) -> Shapes:
         return {}
     shapes: dict[str, Sequence[int]] = {}
     for file in sorted(folder.glob("*.safetensors")):
-        shapes |= _read_header(file)
+        shapes |= read_header(file)
     return shapes
 
 
-def _read_header(file: Path) -> Shapes:
+def read_header(file: Path) -> Shapes:
+    """The shapes in a file of weights, by name; none if it is no such file."""
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))

@@ -56,9 +56,9 @@ def main(spec_path: str, *wishes: str) -> None:
         kind,
         room,
         process,
-        vars(found) | {"what is computed with": peaks.step - found.gradients},
+        vars(found) | {"what is computed with": peaks.step - peaks.gradients},
         phases,
-        count_disk(work, found, peaks, precision.base.itemsize),
+        count_disk(work, found, peaks, peaks.width),
         steps,
     )
     say({}, sizing)
@@ -87,12 +87,15 @@ def _count(work: Work, precision: Precision, device: torch.device) -> tuple[Peak
 
 def _add_up(family: Family, process: int, found: Estimate, peaks: Peaks) -> dict[str, int]:
     kept = found.total - found.gradients
-    vae = count_part(family, "vae")
-    text = sum(count_part(family, name) for name in getattr(family, "parts", {}) if name.startswith("text_encoder"))
+    width = peaks.width
+    vae = count_part(family, "vae", width)
+    encoders = [name for name in getattr(family, "parts", {}) if name.startswith("text_encoder")]
+    text = sum(count_part(family, name, width) for name in encoders)
     phases = {
         CAPTIONS: process + text,
         PICTURES: process + vae + peaks.encoding,
-        TRAINING: process + kept + peaks.step,
+        # A process that has a share of the model has a share of its gradients.
+        TRAINING: process + kept + peaks.step - peaks.gradients + found.gradients,
     }
     if validation_prompts(family.config):
         phases[VALIDATING] = process + kept + vae + peaks.drawing
@@ -109,8 +112,8 @@ def _find_remedies(work: Work, device: torch.device, room: int, process: int) ->
         family = open_family(changed.model_family)(choose_source(changed), changed)
         tried = replace(work, family=family, batch_size=changed.train_batch_size)
         peaks, found = _count(tried, resolve_precision(changed, device), device)
-        peak = max(_add_up(family, process, found, peaks).values())
-        if peak <= room:
+        phases = _add_up(family, process, found, peaks)
+        if max(size for name, size in phases.items() if name != VALIDATING) <= room:
             enough.append(change)
             yield " with ".join(f"{name}={str(value).lower()}" for name, value in change.items())
 

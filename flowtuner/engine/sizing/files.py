@@ -7,10 +7,11 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flowtuner.engine.estimate import Estimate, count_checkpoint
-from flowtuner.engine.formats import is_quantised
+from flowtuner.engine.estimate import BITS, Estimate, count_checkpoint, read_header
+from flowtuner.engine.formats import find_text_precision, is_quantised
 from flowtuner.engine.processes import count_processes
 from flowtuner.options import TrainingConfig
+from flowtuner.options.sections.model import UNQUANTISED
 
 if TYPE_CHECKING:
     from flowtuner.engine.family import Family
@@ -20,10 +21,16 @@ if TYPE_CHECKING:
 WEIGHTS = "*.safetensors"
 
 
-def count_part(family: Family, name: str) -> int:
-    """The bytes of a part's files; 0 where they are not on this disk."""
+def count_part(family: Family, name: str, width: int) -> int:
+    """What a part takes once it is loaded, `width` bytes to a number; 0 where its files are not on this disk."""
     folder = Path(family.companions).expanduser() / name
-    return sum(file.stat().st_size for file in folder.glob(WEIGHTS)) if folder.is_dir() else 0
+    numbers = sum(prod(shape) for file in folder.glob(WEIGHTS) for shape in read_header(file).values())
+    if not name.startswith("text_encoder"):
+        return numbers * width
+    precision = find_text_precision(family.config, name)
+    if precision in UNQUANTISED:
+        return numbers * {"fp32": 4, "no_change": width}.get(precision, 2)
+    return int(numbers * BITS.get(precision.partition("-")[0], 16) / 8)
 
 
 def count_disk(work: Work, found: Estimate, peaks: Peaks, width: int) -> dict[str, int]:
@@ -33,7 +40,8 @@ def count_disk(work: Work, found: Estimate, peaks: Peaks, width: int) -> dict[st
     checkpoint = count_checkpoint(config, found)
     # One more than are kept, since the new one is written first.
     kept = (config.checkpoints_total_limit or 10) + 1
-    release = found.adapter or found.weights + sum(count_part(family, name) for name in getattr(family, "parts", {}))
+    others = [name for name in getattr(family, "parts", {}) if name != family.component]
+    release = found.adapter or found.weights + sum(count_part(family, name, width) for name in others)
     row = sum(prod(shape) for shape in work.text_shapes.values()) * width
     return {
         f"{kept} checkpoints": kept * checkpoint,

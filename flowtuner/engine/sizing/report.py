@@ -49,8 +49,12 @@ class Sizing:
 
     @property
     def fits(self) -> bool:
-        """Whether the device has as much, and gave it where it was asked."""
-        return (not self.room or self.peak <= self.room) and OUT_OF_MEMORY not in self.unmeasured.lower()
+        """Whether the device has what caching and training take, and gave it where it was asked."""
+        # A validation that runs out of memory is told of and costs its pictures, not the run.
+        needed = max(size for name, size in self.phases.items() if name != VALIDATING)
+        return (
+            not self.room or max(needed, int(self.measured.get("training", 0))) <= self.room
+        ) and OUT_OF_MEMORY not in self.unmeasured.lower()
 
     @property
     def seconds(self) -> float | None:
@@ -62,7 +66,7 @@ class Sizing:
     def refuse(self) -> tuple[str, str]:
         """The problem and what to do about it, for a run that does not fit."""
         kind = "GPU" if self.device == "cuda" else "memory"
-        phase = max(self.phases, key=self.phases.__getitem__)
+        phase = max((name for name in self.phases if name != VALIDATING), key=self.phases.__getitem__)
         problem = (
             f"will not fit: about {format_size(self.peak)} are needed ({phase}; "
             f"{', '.join(f'{format_size(size)} {name}' for name, size in self.parts.items() if size)}); "
@@ -83,6 +87,8 @@ class Sizing:
         yield self._duration()
         if not self.fits:
             yield self.refuse()[1]
+        elif self.room and self.phases.get(VALIDATING, 0) > self.room:
+            yield "Validation will not fit: its pictures will be missing. Lower validation_resolution."
 
     def _verdict(self) -> str:
         share = f" of {format_size(self.room)}" if self.room else ""

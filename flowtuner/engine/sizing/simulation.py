@@ -35,10 +35,15 @@ class Peaks:
     trained: int
     """How many numbers are trained."""
 
+    width: int
+    """Bytes of one number of the base, the latents and the text."""
+
     latent: torch.Size
     encoding: int
     step: int
     """Gradients included."""
+
+    gradients: int
 
     drawing: int
 
@@ -62,15 +67,18 @@ def simulate(work: Work, precision: Precision, device: torch.device) -> Peaks:
         model.train()
         shapes = {name: _fake(mode, tensor, device, precision.base) for name, tensor in batch.text.items()}
         latents = _fake(mode, batch.latents, device, precision.base)
-        step = _simulate_step(work, model, latents, shapes, precision)
+        step, gradients = _simulate_step(work, model, latents, shapes, precision)
         pixels = _fake(mode, work.draw_pixels(config.vae_batch_size, precision.base), device, precision.base)
         encoding = _simulate_encoding(vae, pixels)
         texts = {name: _fake(mode, tensor, device, precision.base) for name, tensor in guided.items()}
         drawing = _simulate_drawing(work, model, vae, latents[:1], texts)
-    return Peaks(weights, sum(one.numel() for one in part.parameters()), latent, encoding, step, drawing)
+    trained = sum(one.numel() for one in part.parameters())
+    return Peaks(weights, trained, precision.base.itemsize, latent, encoding, step, gradients, drawing)
 
 
-def _simulate_step(work: Work, model: torch.nn.Module, latents: torch.Tensor, text: Rows, precision: Precision) -> int:
+def _simulate_step(
+    work: Work, model: torch.nn.Module, latents: torch.Tensor, text: Rows, precision: Precision
+) -> tuple[int, int]:
     schedule, generator = work.family.noise_schedule(), torch.Generator(latents.device)
     cast: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
     if precision.autocast:
@@ -79,8 +87,10 @@ def _simulate_step(work: Work, model: torch.nn.Module, latents: torch.Tensor, te
         with cast:
             loss = compute_loss(work.family, model, schedule, latents, text, generator, work.family.config)
         loss.backward()  # type: ignore[no-untyped-call]
+    own = (parameter.grad for module in _find_modules(model, set()) for parameter in module.parameters(recurse=False))
+    gradients = sum(one.untyped_storage().nbytes() for one in own if one is not None)
     model.zero_grad(set_to_none=True)
-    return int(ledger.peak)
+    return int(ledger.peak), gradients
 
 
 def _simulate_encoding(vae: Vae, pixels: torch.Tensor) -> int:
