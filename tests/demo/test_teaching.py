@@ -53,16 +53,16 @@ def test_old_pictures_in_turn_keep_the_old_words(base, tmp_path, steps, adapter)
 
 
 @pytest.mark.parametrize(
-    "adapter",
-    [{"lora_rank": 16, "learning_rate": 4e-3}, {"lora_type": "lycoris", "learning_rate": 2e-2}],
+    ("steps", "adapter"),
+    [(200, {"lora_rank": 16, "learning_rate": 1e-2}), (300, {"lora_type": "lycoris", "learning_rate": 8e-2})],
     ids=["lora", "lokr as built in"],
 )
-def test_a_regularisation_set_keeps_the_old_words_that_are_lost_without_it(base, tmp_path, adapter):
+def test_a_regularisation_set_keeps_the_old_words_that_are_lost_without_it(base, tmp_path, steps, adapter):
     options = adapter | {"lr_scheduler": "cosine"}
     scores = []
     for name, old in (("with", base[1]), ("without", None)):
         (tmp_path / name).mkdir()
-        scores.append(teach_word(tmp_path / name, base[0], old, 200, is_regularisation=True, **options))
+        scores.append(teach_word(tmp_path / name, base[0], old, steps, is_regularisation=True, **options))
     (new, kept), (new_alone, left) = scores
     print(f"with the set {new.both:.2f} and {kept.both:.2f}, without {new_alone.both:.2f} and {left.both:.2f}")
     assert min(new.both, new_alone.both) >= 0.8
