@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from flowtuner.engine.estimate import estimate_memory, find_device
+from flowtuner.engine.families import choose_source
 from flowtuner.engine.launch import QUIET
 from flowtuner.engine.run import RunSpec
 from flowtuner.engine.sizing.report import Sizing
@@ -20,6 +22,7 @@ from flowtuner.options import LoadedConfig
 COMMAND = (sys.executable, "-m", "flowtuner.engine.sizing.child")
 COUNT_LIMIT_S = 180.0
 REHEARSAL_LIMIT_S = 300.0
+NAME_OF_ERROR = re.compile(r"^flowtuner\.errors\.\w+: ")
 NEGLIGIBLE = 50
 """Where all that is certain is this part of the room, nobody has to look closer."""
 
@@ -57,8 +60,9 @@ def look_closer(loaded: LoadedConfig) -> Sizing | None:
     """What a run takes, counted to its activations, if its model is of a size at which that matters."""
     kind, room = find_device()
     found = estimate_memory(loaded.config, kind)
-    if found is None or not room or found.total * NEGLIGIBLE < room:
-        return None
+    is_here = Path(choose_source(loaded.config)).expanduser().exists()
+    if not room or (found.total * NEGLIGIBLE < room if found else is_here):
+        return None  # small, or a folder whose faults are told already; of what is on the Hub the shapes are known
     return measure(loaded, rehearses=False)
 
 
@@ -73,4 +77,4 @@ def _read_reason(code: int, log: Path) -> str:
     if code == -signal.SIGKILL:
         return "out of memory: the process was killed"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1] if lines else "the process ended without a word"
+    return NAME_OF_ERROR.sub("", lines[-1]) if lines else "the process ended without a word"

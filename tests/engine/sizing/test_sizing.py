@@ -177,6 +177,16 @@ def test_small_models_are_not_looked_at_more_closely(tiny_run: dict[str, Any], m
     assert looked is not None and not looked.measured
 
 
+def test_a_model_that_is_on_the_hub_yet_is_looked_at(tiny_run: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before gigabytes of it are fetched: its configuration is enough."""
+    asked: list[LoadedConfig] = []
+    monkeypatch.setattr(measure, "measure", lambda loaded, rehearses: asked.append(loaded))
+    for source, is_looked_at in (("somebody/something", True), (str(Path(__file__).parent), False)):
+        asked.clear()
+        measure.look_closer(load(values=tiny_run | {"pretrained_model_name_or_path": source}, environ={}))
+        assert bool(asked) == is_looked_at
+
+
 def test_a_container_has_what_it_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = tmp_path / "memory.max"
     monkeypatch.setattr(hardware, "CONTAINER_LIMIT", limit)
