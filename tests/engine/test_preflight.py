@@ -28,7 +28,7 @@ def test_trackers_that_are_not_built_are_a_warning(tiny_run):
 
 
 def test_wandb_without_a_key_is_a_warning_and_never_asks_for_one(tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("flowtuner.engine.limits.is_installed", lambda module: True)
+    monkeypatch.setattr("flowtuner.engine.trackers.is_installed", lambda module: True)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
