@@ -47,7 +47,7 @@ def check_run(
     )
     for finding in inspect_run(loaded):
         if finding.level == "error":
-            faults.append(Fault(finding.check, None, "", finding.message, suggestion=finding.fix))
+            faults.append(Fault(finding.check, None, "", finding.message.rstrip("."), suggestion=finding.fix))
         else:
             get_run_logger().warning("%s", finding)
     faults += [] if faults else _inspect_memory(loaded)
@@ -73,4 +73,4 @@ def _inspect_memory(loaded: LoadedConfig) -> list[Fault]:
     if sizing.fits:
         return []
     problem, remedy = sizing.refuse()
-    return [Fault("memory", None, "", problem, suggestion=remedy)]
+    return [Fault("memory", None, "", problem.rstrip("."), suggestion=remedy)]

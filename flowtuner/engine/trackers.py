@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 TENSORBOARD, WANDB, COMET = "tensorboard", "wandb", "comet_ml"
 SERVICES = MappingProxyType({WANDB: "W&B", COMET: "Comet"})
+EXTRAS = MappingProxyType({WANDB: "wandb", COMET: "comet"})
 OFF = ("0", "false", "no")
 
 
@@ -30,7 +31,7 @@ def wanted_trackers(config: TrainingConfig) -> list[str]:
 def find_obstacle(name: str) -> tuple[str, str] | None:
     """Why a service would not be told of a run, and what helps."""
     if not is_installed(name):
-        return f"the package {name} is not installed", f"pip install 'flowtuner[{name}]'"
+        return f"the package {name} is not installed", f"pip install 'flowtuner[{EXTRAS[name]}]'"
     if name == WANDB and not _knows_wandb():
         return "W&B has no key here", "set WANDB_API_KEY, run `wandb login`, or set WANDB_MODE=offline and sync later"
     if name == COMET and not _knows_comet():

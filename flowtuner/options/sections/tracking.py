@@ -17,7 +17,7 @@ class TrackingOptions(Section):
     report_to: str = option(
         "none",
         f"Trackers, one or several with commas: {', '.join(TRACKERS)}. Built so far: tensorboard "
-        "(`flowtuner[trackers]`), wandb (`flowtuner[wandb]`) and comet_ml (`flowtuner[comet_ml]`); `all` means those "
+        "(`flowtuner[trackers]`), wandb (`flowtuner[wandb]`) and comet_ml (`flowtuner[comet]`); `all` means those "
         "of them that are installed.",
         built=["none", "tensorboard", "wandb", "comet_ml", "all"],
     )
