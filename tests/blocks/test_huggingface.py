@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -244,8 +247,6 @@ def test_a_file_that_changed_on_this_disk_is_not_published(tmp_path: Path, hub: 
 
 
 def test_who_is_stopped_lets_go_of_a_hub_that_hangs(tmp_path: Path, hub: Hub) -> None:
-    import threading
-
     held = threading.Event()
     hub.state.traffic.faults = [Fault(UPLOAD, held=held)]
 
@@ -253,12 +254,24 @@ def test_who_is_stopped_lets_go_of_a_hub_that_hangs(tmp_path: Path, hub: Hub) ->
         if not hub.state.traffic.faults[0].times:
             raise PublishError("the run was stopped")
 
+    before = set(threading.enumerate())
     try:
         with pytest.raises(PublishError, match="stopped"):
             open_destination().publish(take_checkpoint(tmp_path, 20, FILES), stop)
     finally:
         held.set()
     assert hub.titles(REPO) == ["initial commit"]
+    clear_away(before)
+
+
+def clear_away(before: set[threading.Thread]) -> None:
+    """Waits for the library's uploading threads, which try once more, and drops the sockets that they leave open."""
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("ThreadPoolExecutor"):
+            thread.join(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def test_the_library_is_left_as_it_was(tmp_path: Path, hub: Hub) -> None:
