@@ -11,7 +11,7 @@ from flowtuner.engine.events import VALIDATION, Event
 from flowtuner.errors import FlowtunerError
 from flowtuner.options import LoadedConfig
 from tasks.curves import read_curves
-from tasks.told import Told
+from tasks.told import Told, ToldRun
 
 # What the library would gather by itself: this machine's code, git, arguments and output are nobody's business there.
 UNASKED = (
@@ -21,12 +21,12 @@ UNASKED = (
 )
 
 
-class CometRun:
+class CometRun(ToldRun):
     """One experiment there; steps that it has been told are not told again."""
 
     def __init__(self, experiment: Any, told: Told) -> None:
+        super().__init__(told)
         self._experiment = experiment
-        self._told = told
 
     @classmethod
     def open(cls, folder: Path, loaded: LoadedConfig) -> Self:
@@ -52,24 +52,15 @@ class CometRun:
                 experiment.log_parameters(loaded.redacted()["config"])
         return cls(experiment, told)
 
-    @property
-    def seq(self) -> int:
-        """The last event that was told."""
-        return self._told.seq
-
     def take_note(self, event: Event) -> None:
         """Tells losses, speed and validation pictures."""
-        if not self._told.is_news(event):
+        if not self.told.is_news(event):
             return
         with _translated():
             if event.type == VALIDATION:
                 self._show(event)
             else:
                 self._experiment.log_metrics(read_curves(event), step=int(event.data["step"]))
-
-    def flush(self) -> None:
-        """Notes what has been told."""
-        self._told.save()
 
     def close(self) -> None:
         """Has the library send the rest; offline it leaves an archive that `comet upload` sends later."""

@@ -12,6 +12,22 @@ from tasks.curves import POSITION
 KINDS = (METRIC, PROGRESS, VALIDATION)
 
 
+class ToldRun:
+    """What trackers of services have in common: how far they are, and where that is noted."""
+
+    def __init__(self, told: Told) -> None:
+        self.told = told
+
+    @property
+    def seq(self) -> int:
+        """The last event that was told."""
+        return self.told.seq
+
+    def flush(self) -> None:
+        """Notes what has been told."""
+        self.told.save()
+
+
 class Told:
     """An output folder is one run there, however often it is resumed; steps that were told are not told again."""
 

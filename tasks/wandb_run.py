@@ -11,18 +11,18 @@ from flowtuner.engine.events import VALIDATION, Event
 from flowtuner.errors import FlowtunerError
 from flowtuner.options import LoadedConfig
 from tasks.curves import read_curves
-from tasks.told import Told
+from tasks.told import Told, ToldRun
 
 STEP = "step"
 START_S, END_S = 30.0, 15.0
 
 
-class WandbRun:
+class WandbRun(ToldRun):
     """One run there; steps that it has been told are not told again."""
 
     def __init__(self, run: Any, told: Told) -> None:
+        super().__init__(told)
         self._run = run
-        self._told = told
 
     @classmethod
     def open(cls, folder: Path, loaded: LoadedConfig) -> Self:
@@ -47,21 +47,12 @@ class WandbRun:
             run.define_metric("*", step_metric=STEP)
         return cls(run, told)
 
-    @property
-    def seq(self) -> int:
-        """The last event that was told."""
-        return self._told.seq
-
     def take_note(self, event: Event) -> None:
         """Tells losses, speed and validation pictures."""
-        if self._told.is_news(event):
+        if self.told.is_news(event):
             shown = _pictures(event) if event.type == VALIDATION else read_curves(event)
             with _translated():
                 self._run.log({STEP: int(event.data["step"])} | shown)
-
-    def flush(self) -> None:
-        """Notes what has been told."""
-        self._told.save()
 
     def close(self) -> None:
         """Has the library send the rest; where the network is away, `wandb sync` sends it later."""

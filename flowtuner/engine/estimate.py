@@ -19,6 +19,7 @@ from flowtuner.engine import families
 from flowtuner.engine.formats import KAHAN_OPTIMIZERS, choose_formats, has_cuda, is_quantised
 from flowtuner.engine.hardware import list_gpus, read_memory_bytes
 from flowtuner.engine.processes import count_processes, find_process_faults, wants_sharding
+from flowtuner.engine.remedies import describe_change, list_changes
 from flowtuner.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -176,26 +177,11 @@ def find_device() -> tuple[str, int]:
 
 def find_remedies(config: TrainingConfig, device: str, room: int) -> Iterator[str]:
     """Options with which the run might fit, the least intrusive first."""
-    small = {"optimizer": "adamw_bf16"}
-    lora = {"model_type": "lora", "lora_type": "standard"}
-    cut_up = {"fsdp_enable": True, "optimizer": "torch-adamw"} if count_processes(config) > 1 else {}
-    tries: tuple[dict[str, object], ...] = (
-        {"use_ema": False},
-        {**small},
-        {"use_ema": False, **small},
-        {"base_model_precision": "int8-quanto"},
-        {"base_model_precision": "int4-quanto"},
-        cut_up,
-        {**lora},
-        {**lora, "base_model_precision": "int8-quanto"},
-    )
-    for change in tries:
-        changed = config.model_copy(update=change)
-        if changed.model_type == "full" and is_quantised(changed):
-            continue
-        found = estimate_memory(changed, device)
-        if found and found.total < room and found.total < 0.98 * (estimate_memory(config, device) or found).total:
-            yield " with ".join(f"{name}={str(value).lower()}" for name, value in change.items())
+    here = estimate_memory(config, device)
+    for change in list_changes(config):
+        found = estimate_memory(config.model_copy(update=change), device)
+        if here and found and found.total < min(room, 0.98 * here.total):
+            yield describe_change(change)
 
 
 def read_shapes(config: TrainingConfig) -> Shapes:

@@ -30,6 +30,14 @@ class Batch:
     share: Share | None = None
     """Which places of the micro batch these are, where several processes share it."""
 
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """The batch on a device; numbers that are no measure stay what they are."""
+        text = {
+            name: tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype, non_blocking=True)
+            for name, tensor in self.text.items()
+        }
+        return replace(self, latents=self.latents.to(device, dtype, non_blocking=True), text=text)
+
 
 class Feed:
     """Makes the n-th micro batch of the run; the same n always gives the same batch."""
@@ -65,11 +73,7 @@ class Feed:
     def batch(self, number: int) -> Batch:
         """The micro batch with this number, or this process's share of it, on the device."""
         gathered = self._take(number) if self._thread else self._gather(number)
-        return replace(
-            gathered,
-            latents=gathered.latents.to(self._device, self._dtype, non_blocking=True),
-            text={name: self._moved(tensor) for name, tensor in gathered.text.items()},
-        )
+        return gathered.to(self._device, self._dtype)
 
     def close(self) -> None:
         """Ends the thread that gathers ahead."""
@@ -106,7 +110,3 @@ class Feed:
         if self._dropout and uniform(self._seed, CAPTION_DROPOUT, number, place) < self._dropout:
             return ""
         return draw.caption
-
-    def _moved(self, tensor: torch.Tensor) -> torch.Tensor:
-        dtype = self._dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self._device, dtype, non_blocking=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.hooks import HookRegistry, ModelHook
+
+from flowtuner.engine.quantize import linear_layers
 
 if TYPE_CHECKING:
     from flowtuner.options import TrainingConfig
@@ -21,7 +22,7 @@ def wants_lending(config: TrainingConfig, device: torch.device) -> bool:
 
 def lend_weights(model: torch.nn.Module, device: torch.device) -> None:
     """Has the linear layers of the repeated blocks lent their frozen weights; all else moves to the device."""
-    layers = list(_frozen_layers(model))
+    layers = [layer for _, _, layer in linear_layers(model) if not layer.weight.requires_grad]
     for layer in layers:
         weight = layer.weight.data
         LentWeights.on(layer, weight.pin_memory() if device.type == "cuda" else weight, device)
@@ -69,13 +70,3 @@ class LentWeights(ModelHook):  # type: ignore[misc]  # diffusers carries no type
     def take_back(self, layer: torch.nn.Linear) -> None:
         """The weight as it is in main memory."""
         layer.weight.data = self._home
-
-
-def _frozen_layers(model: torch.nn.Module) -> Iterator[torch.nn.Linear]:
-    stacks = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
-    seen: set[int] = set()
-    for stack in stacks:
-        for layer in stack.modules():
-            if isinstance(layer, torch.nn.Linear) and not layer.weight.requires_grad and id(layer) not in seen:
-                seen.add(id(layer))
-                yield layer

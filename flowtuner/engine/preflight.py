@@ -27,6 +27,7 @@ from flowtuner.engine.estimate import estimate_checkpoint, find_shortage
 from flowtuner.engine.findings import Finding
 from flowtuner.engine.formats import has_cuda
 from flowtuner.engine.limits import find_limits
+from flowtuner.engine.sizing.report import format_size
 from flowtuner.engine.trackers import SERVICES, find_obstacle
 from flowtuner.errors import CheckpointError, ConfigError
 from flowtuner.options import LoadedConfig, TrainingConfig
@@ -185,15 +186,15 @@ def _inspect_disk(config: TrainingConfig, output: Path) -> Iterator[Finding]:
         yield Finding(
             "error",
             "disk",
-            f"{output} has {_gib(free)} free; one checkpoint needs about {_gib(one)}.",
+            f"{output} has {format_size(free)} free; one checkpoint needs about {format_size(one)}.",
             "Free space or choose another output_dir.",
         )
     elif free < needed:
         yield Finding(
             "warning",
             "disk",
-            f"{output} has {_gib(free)} free; {config.checkpoints_total_limit or 'all'} checkpoints may need "
-            f"{_gib(needed)}.",
+            f"{output} has {format_size(free)} free; {config.checkpoints_total_limit or 'all'} checkpoints may need "
+            f"{format_size(needed)}.",
             "Lower checkpoints_total_limit or free space.",
         )
 
@@ -273,7 +274,3 @@ def _inspect_trackers(config: TrainingConfig) -> Iterator[Finding]:
             problem, remedy = obstacle
             warning = f"{service} will not be told of this run: {problem}."
             yield Finding("warning", "report_to", warning, f"To have it: {remedy}.")
-
-
-def _gib(count: int) -> str:
-    return f"{count / (1 << 30):.1f} GiB" if count >= 1 << 29 else f"{count / (1 << 20):.0f} MiB"

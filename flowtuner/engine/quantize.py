@@ -53,7 +53,7 @@ def quantise(
     """Replaces the weights of all linear layers in place, each moved to `device` before if one is given."""
     convert = _find_converter(name)
     _check_gradient(convert, name, option)
-    for parent, key, layer in list(_linear_layers(model)):
+    for parent, key, layer in list(linear_layers(model)):
         if device is not None:
             layer.to(device)
         setattr(parent, key, convert(layer))
@@ -75,7 +75,7 @@ def _bytes_of(tensor: torch.Tensor) -> int:
     return sum(_bytes_of(getattr(inner, name)) for name in names)
 
 
-def _linear_layers(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Linear]]:
+def linear_layers(model: torch.nn.Module) -> Iterator[tuple[torch.nn.Module, str, torch.nn.Linear]]:
     """Those of the repeated blocks: what comes before and after them is small, and every error there is seen."""
     stacks: list[torch.nn.Module] = [one for one in model.modules() if isinstance(one, torch.nn.ModuleList)]
     for parent in dict.fromkeys(module for stack in stacks or [model] for module in stack.modules()):

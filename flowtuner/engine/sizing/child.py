@@ -24,8 +24,9 @@ from flowtuner.engine.families import choose_source, open_family
 from flowtuner.engine.family import Family
 from flowtuner.engine.plan import count_steps
 from flowtuner.engine.precision import Precision, resolve_precision
+from flowtuner.engine.remedies import describe_change, list_changes
 from flowtuner.engine.run import RunSpec
-from flowtuner.engine.sizing.files import count_disk, count_part, list_tries
+from flowtuner.engine.sizing.files import count_disk, count_part
 from flowtuner.engine.sizing.rehearsal import read_resident, rehearse
 from flowtuner.engine.sizing.report import CAPTIONS, PICTURES, TRAINING, VALIDATING, Sizing
 from flowtuner.engine.sizing.simulation import Peaks, simulate
@@ -105,7 +106,7 @@ def _add_up(family: Family, process: int, found: Estimate, peaks: Peaks) -> dict
 def _find_remedies(work: Work, device: torch.device, room: int, process: int) -> Iterator[str]:
     config = work.family.config
     enough: list[dict[str, object]] = []
-    for change in list_tries(config):
+    for change in list_changes(config):
         if any(less.items() <= change.items() for less in enough):
             continue
         changed = config.model_copy(update=change)
@@ -115,7 +116,7 @@ def _find_remedies(work: Work, device: torch.device, room: int, process: int) ->
         phases = _add_up(family, process, found, peaks)
         if max(size for name, size in phases.items() if name != VALIDATING) <= room:
             enough.append(change)
-            yield " with ".join(f"{name}={str(value).lower()}" for name, value in change.items())
+            yield describe_change(change)
 
 
 def _measure_process(family: Family) -> int:

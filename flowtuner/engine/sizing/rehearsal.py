@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +18,7 @@ from flowtuner.engine.feed import Batch, Feed
 from flowtuner.engine.loop import NEVER, train
 from flowtuner.engine.meter import Meter, wall_clock
 from flowtuner.engine.precision import Precision
-from flowtuner.engine.sizing.work import Work, move
+from flowtuner.engine.sizing.work import Work
 
 STEPS = 3
 PATIENCE_S = 20.0
@@ -45,6 +45,7 @@ def rehearse(work: Work, precision: Precision, device: torch.device, latent: tor
     encoding, picture_seconds = _rehearse_encoding(work, precision, device)
     gc.collect()
     peak = _watch(device)
+    batch = work.batch(latent, precision.base).to(device, precision.base)
     trainer = assemble(
         work.family.config,
         work.family,
@@ -52,7 +53,7 @@ def rehearse(work: Work, precision: Precision, device: torch.device, latent: tor
         device,
         SEED,
         STEPS,
-        lambda seed: cast("Feed", _SameBatch(work, latent, precision.base, device)),
+        lambda seed: cast("Feed", _SameBatch(batch)),
         load=work.family.build_model,
     )
     meter = Meter(lambda kind, data: None, STEPS, STEPS, wall_clock)
@@ -67,20 +68,15 @@ def rehearse(work: Work, precision: Precision, device: torch.device, latent: tor
     return Measured(peak(), encoding, statistics.median(seconds[1:]), picture_seconds)
 
 
+@dataclass(frozen=True)
 class _SameBatch:
     """A feed that has one micro batch only."""
 
-    def __init__(self, work: Work, latent: torch.Size, dtype: torch.dtype, device: torch.device) -> None:
-        self._work, self._latent, self._dtype, self._device = work, latent, dtype, device
-        self._batch: Batch | None = None
+    only: Batch
 
     def batch(self, number: int) -> Batch:
         """The one."""
-        if self._batch is None:
-            made = self._work.batch(self._latent, self._dtype)
-            text = {name: move(tensor, self._device, self._dtype) for name, tensor in made.text.items()}
-            self._batch = replace(made, latents=move(made.latents, self._device, self._dtype), text=text)
-        return self._batch
+        return self.only
 
 
 def _rehearse_encoding(work: Work, precision: Precision, device: torch.device) -> tuple[int, float]:

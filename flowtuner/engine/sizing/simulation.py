@@ -61,16 +61,16 @@ def simulate(work: Work, precision: Precision, device: torch.device) -> Peaks:
         latent = vae.encode(work.draw_pixels(1, precision.base).to(META)).shape[1:]
     batch = work.batch(latent, precision.base)
     guided = work.family.collate_text([work.draw_row(latent, precision.base)] * BOTH_GUIDED)
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    with FakeTensorMode(allow_non_fake_inputs=True):
         for module in (model, vae.module):
             _hold_nothing(module, device)
         model.train()
-        shapes = {name: _fake(mode, tensor, device, precision.base) for name, tensor in batch.text.items()}
-        latents = _fake(mode, batch.latents, device, precision.base)
+        shapes = {name: _fake(tensor, device, precision.base) for name, tensor in batch.text.items()}
+        latents = _fake(batch.latents, device, precision.base)
         step, gradients = _simulate_step(work, model, latents, shapes, precision)
-        pixels = _fake(mode, work.draw_pixels(config.vae_batch_size, precision.base), device, precision.base)
+        pixels = _fake(work.draw_pixels(config.vae_batch_size, precision.base), device, precision.base)
         encoding = _simulate_encoding(vae, pixels)
-        texts = {name: _fake(mode, tensor, device, precision.base) for name, tensor in guided.items()}
+        texts = {name: _fake(tensor, device, precision.base) for name, tensor in guided.items()}
         drawing = _simulate_drawing(work, model, vae, latents[:1], texts)
     trained = sum(one.numel() for one in part.parameters())
     return Peaks(weights, trained, precision.base.itemsize, latent, encoding, step, gradients, drawing)
@@ -132,7 +132,7 @@ def _find_modules(model: torch.nn.Module, seen: set[int]) -> Iterator[torch.nn.M
                     yield from _find_modules(beside, seen)
 
 
-def _fake(mode: FakeTensorMode, tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+def _fake(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     if not tensor.is_floating_point():
         return tensor  # lengths and masks are looked at: these keep their values
     return torch.empty(tensor.shape, dtype=dtype, device=device)

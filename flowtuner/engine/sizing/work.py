@@ -79,11 +79,6 @@ class Work:
         return torch.zeros(*latent[:-2], height, width, dtype=dtype)
 
 
-def move(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """As the feed moves it: numbers that are no measure stay what they are."""
-    return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
-
-
 def _pixel_shape(plan: Plan) -> tuple[int, ...]:
     width, height = plan.bucket
     return (3, plan.frames, height, width) if isinstance(plan, FilmPlan) else (3, height, width)
